@@ -1,0 +1,1 @@
+# The only entry. `make run` trains, `make test` checks everything; both install what they need.

@@ -1,0 +1,1 @@
+"""What every process shares: data that travels, its encoding, RPC set-up, lifecycle, the agent network."""

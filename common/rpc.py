@@ -1,0 +1,62 @@
+"""The one factory of channels and servers, with the reason for every option."""
+
+from concurrent import futures
+
+import grpc
+import grpc.aio
+
+from common.settings import RpcSettings
+
+RETRYABLE = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+)
+"""What may succeed when tried again. RESOURCE_EXHAUSTED is not here: a message over the limit stays so."""
+
+
+def _options(settings: RpcSettings) -> list[tuple[str, int]]:
+    return [
+        # gRPC's default of 4 MiB rejects one episode of a large map.
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        # A peer whose machine vanished is noticed in 20 s + 10 s, not after TCP's minutes.
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A service that restarts is found again within a second.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+    ]
+
+
+def channel(settings: RpcSettings) -> grpc.Channel:
+    """A channel for synchronous clients. It connects lazily and reconnects by itself."""
+    return grpc.insecure_channel(settings.address, options=_options(settings))
+
+
+def aio_channel(settings: RpcSettings) -> grpc.aio.Channel:
+    """The same for asyncio clients."""
+    return grpc.aio.insecure_channel(settings.address, options=_options(settings))
+
+
+def aio_server(settings: RpcSettings) -> grpc.aio.Server:
+    """A server, not bound yet. asyncio, because a synchronous one pins a thread per open stream."""
+    options = [
+        *_options(settings),
+        # Without this two services on one port would share it in silence.
+        ("grpc.so_reuseport", 0),
+        # Clients ping every 20 s; the server's default would close them for it.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+    workers = futures.ThreadPoolExecutor(max_workers=2, thread_name_prefix="grpc")
+    return grpc.aio.server(workers, options=options)
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether a call that failed like this may succeed when it is tried again."""
+    return isinstance(error, grpc.RpcError) and getattr(error, "code", lambda: None)() in RETRYABLE
+
+
+def describe(error: grpc.RpcError) -> str:
+    """Status and sentence of a failed call, for people."""
+    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    return f"{code().name}: {details()}" if code is not None and details is not None else str(error)

@@ -1,0 +1,37 @@
+"""Settings that more than one part needs, and the base class of all settings."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Frozen, checked when constructed; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class RpcSettings(Settings):
+    """How processes talk to the replay service."""
+
+    address: str = "127.0.0.1:50051"
+    """host:port of the replay service; port 0 lets the service choose one."""
+    max_message_bytes: PositiveInt = 64 * 1024 * 1024
+    """Larger messages are refused. A 27m_vs_30m episode has 6.6 MB before compression."""
+    unary_timeout_s: PositiveFloat = 10.0
+    """Deadline of a call that does not wait for anything."""
+    stream_timeout_s: PositiveFloat = 600.0
+    """Deadline of a stream; the client opens a new one when it runs out."""
+    connect_timeout_s: PositiveFloat = 60.0
+    """How long a part waits for the service to come up before it gives up with an error."""
+
+
+class AgentSettings(Settings):
+    """The agent network, which actors and learner share."""
+
+    hidden_size: PositiveInt = 64
+    """Width of the GRU."""

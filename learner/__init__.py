@@ -1,0 +1,1 @@
+"""Trains: networks, losses, algorithms, and the loop that turns batches into weights."""

@@ -1,0 +1,1 @@
+"""The replay service: the one address of a run; its truth is in Redis."""
