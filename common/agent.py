@@ -36,7 +36,8 @@ class AgentNetwork(nn.Module):
         steps, batch, agents, _ = inputs_TBNI.shape
         embedded = torch.relu(self.embed(inputs_TBNI)).reshape(steps, batch * agents, -1)
         hidden, _ = self.gru(embedded, hidden_BND.reshape(1, batch * agents, -1))
-        return hidden.view(steps, batch, agents, self.hidden_size)
+        states: Tensor = hidden.view(steps, batch, agents, self.hidden_size)
+        return states
 
     def q(self, hidden: Tensor) -> Tensor:
         """Q-values [..., A] of hidden states [..., D]: the head alone, as imagination needs it."""
