@@ -1,0 +1,159 @@
+"""Episodes of different lengths as one batch without padding.
+
+Episodes are sorted by length, longest first, and their slots are laid out time-major: all episodes'
+slot 0, then slot 1 of those that have one, and so on. This is the layout of torch's PackedSequence,
+so a recurrent network runs on it directly, and everything that is parallel over time runs on rows.
+There are no padded steps: what does not exist can't enter a loss, and costs no work.
+
+A row is a slot: the obs, state and avail_actions at time t of one episode, t = 0..L, where slot L is
+what followed the last step. A step is a transition: rows t = 0..L-1 are steps.
+
+Shapes: B episodes, R rows, P steps (P = R - B), T slots of the longest episode, N agents, O obs, S state,
+A actions.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from common.codec import decode_payload
+from common.types import EncodedEpisode, EnvSpec
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the slots of B episodes lie among the rows."""
+
+    order_B: IntArray
+    """Positions of the episodes as they were given, longest first."""
+    row_sizes_T: IntArray
+    """Rows at each time: how many episodes have a slot t."""
+    row_starts_T: IntArray
+    step_starts_T: IntArray
+    """First step at each time; one shorter than row_starts_T."""
+
+    @classmethod
+    def of(cls, lengths_B: IntArray) -> "Layout":
+        """The layout of episodes with these numbers of steps."""
+        order = np.argsort(-lengths_B, kind="stable")
+        times = np.arange(int(lengths_B.max()) + 1)
+        row_sizes = (lengths_B[:, None] >= times).sum(axis=0)
+        starts = np.concatenate(([0], np.cumsum(row_sizes)))
+        step_starts = np.concatenate(([0], np.cumsum(row_sizes[1:])))
+        return cls(
+            order_B=order, row_sizes_T=row_sizes, row_starts_T=starts[:-1], step_starts_T=step_starts[:-1]
+        )
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return int(self.row_sizes_T.sum())
+
+    @property
+    def steps(self) -> int:
+        """P."""
+        return int(self.row_sizes_T[1:].sum())
+
+    def step_rows_P(self) -> IntArray:
+        """The row of every step."""
+        return _ranges(self.row_starts_T[:-1], self.row_sizes_T[1:])
+
+    def next_rows_P(self) -> IntArray:
+        """The row that follows every step. It is also where the row of a later slot finds its past."""
+        return _ranges(self.row_starts_T[1:], self.row_sizes_T[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeBatch:
+    """B whole episodes, packed."""
+
+    obs_RNO: Tensor
+    state_RS: Tensor
+    avail_actions_RNA: Tensor
+    """bool"""
+    last_actions_RN: Tensor
+    """int64; -1 in the first slot of an episode"""
+    actions_PN: Tensor
+    """int64"""
+    reward_P: Tensor
+    terminated_P: Tensor
+    """float32; 1 only at the last step of an episode that won or lost, 0 where the time limit cut it"""
+    step_rows_P: Tensor
+    """int64; row of each step"""
+    next_rows_P: Tensor
+    """int64; row after each step: rows B.. of the batch in another order"""
+    row_sizes_T: Tensor
+    """int64, always on the CPU: PackedSequence's batch_sizes"""
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return int(self.row_sizes_T[0])
+
+    def to(self, device: torch.device) -> "EpisodeBatch":
+        """The batch on a device; copies from pinned memory do not block."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        moved = {name: value.to(device, non_blocking=True) for name, value in fields.items()}
+        return EpisodeBatch(**{**moved, "row_sizes_T": self.row_sizes_T})
+
+
+def decode_batch(
+    episodes: Sequence[EncodedEpisode], spec: EnvSpec, *, pin_memory: bool = False
+) -> EpisodeBatch:
+    """Unpacks episodes straight into a batch's arrays. Raises CodecError for a payload that does not fit."""
+    layout = Layout.of(np.array([episode.meta.length for episode in episodes], dtype=np.int64))
+    batch = _allocate(layout, spec, pin_memory=pin_memory)
+    arrays = {f.name: getattr(batch, f.name).numpy() for f in dataclasses.fields(batch)}
+    for rank, position in enumerate(layout.order_B):
+        episode = episodes[position]
+        decoded = decode_payload(episode, spec)
+        length = episode.meta.length
+        rows = layout.row_starts_T[: length + 1] + rank
+        steps = layout.step_starts_T[:length] + rank
+        arrays["obs_RNO"][rows] = decoded.obs
+        arrays["state_RS"][rows] = decoded.state
+        arrays["avail_actions_RNA"][rows] = decoded.avail_actions
+        arrays["last_actions_RN"][rows[0]] = -1
+        arrays["last_actions_RN"][rows[1:]] = decoded.actions
+        arrays["actions_PN"][steps] = decoded.actions
+        arrays["reward_P"][steps] = decoded.reward
+        arrays["terminated_P"][steps] = 0.0
+        arrays["terminated_P"][steps[-1]] = float(episode.meta.terminated)
+    return batch
+
+
+def _allocate(layout: Layout, spec: EnvSpec, *, pin_memory: bool) -> EpisodeBatch:
+    rows, steps, agents = layout.rows, layout.steps, spec.n_agents
+
+    def empty(*shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, pin_memory=pin_memory)
+
+    def index(values: IntArray) -> Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory() if pin_memory else tensor
+
+    return EpisodeBatch(
+        obs_RNO=empty(rows, agents, spec.obs_size, dtype=torch.float32),
+        state_RS=empty(rows, spec.state_size, dtype=torch.float32),
+        avail_actions_RNA=empty(rows, agents, spec.n_actions, dtype=torch.bool),
+        last_actions_RN=empty(rows, agents, dtype=torch.int64),
+        actions_PN=empty(steps, agents, dtype=torch.int64),
+        reward_P=empty(steps, dtype=torch.float32),
+        terminated_P=empty(steps, dtype=torch.float32),
+        step_rows_P=index(layout.step_rows_P()),
+        next_rows_P=index(layout.next_rows_P()),
+        row_sizes_T=torch.from_numpy(layout.row_sizes_T),
+    )
+
+
+def _ranges(starts: IntArray, sizes: IntArray) -> IntArray:
+    """starts[0] .. starts[0]+sizes[0]-1, starts[1] .., one after the other."""
+    within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.repeat(starts, sizes) + within

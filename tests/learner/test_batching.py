@@ -1,0 +1,61 @@
+"""A packed batch holds exactly the steps of its episodes, in PackedSequence's order."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from common.codec import encode_episode
+from learner.batching import decode_batch
+from tests.episodes import SPEC, make_episode
+
+LENGTHS = (4, 20, 1, 9, 9, 13)
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    return [make_episode(length=n, seq=i + 1, terminated=i % 2 == 0) for i, n in enumerate(LENGTHS)]
+
+
+@pytest.fixture(scope="module")
+def batch(episodes):
+    return decode_batch([encode_episode(e) for e in episodes], SPEC)
+
+
+def _packed(arrays):
+    """torch's own packing of the padded arrays."""
+    lengths = [len(a) for a in arrays]
+    padded = torch.zeros(len(arrays), max(lengths), *arrays[0].shape[1:], dtype=torch.float64)
+    for i, array in enumerate(arrays):
+        padded[i, : len(array)] = torch.from_numpy(np.asarray(array, dtype=np.float64))
+    return pack_padded_sequence(padded, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+
+
+def test_rows_lie_as_torch_packs_them(episodes, batch):
+    for field, name in (("obs", "obs_RNO"), ("state", "state_RS"), ("avail_actions", "avail_actions_RNA")):
+        packed = _packed([getattr(e, field) for e in episodes])
+        torch.testing.assert_close(getattr(batch, name).double(), packed.data, rtol=0, atol=0)
+        torch.testing.assert_close(batch.row_sizes_T, packed.batch_sizes)
+
+
+def test_steps_lie_in_the_same_order(episodes, batch):
+    ended = [np.eye(len(e.reward))[-1] * e.meta.terminated for e in episodes]
+    for arrays, name in (
+        ([e.actions for e in episodes], "actions_PN"),
+        ([e.reward for e in episodes], "reward_P"),
+        (ended, "terminated_P"),
+    ):
+        torch.testing.assert_close(getattr(batch, name).double(), _packed(arrays).data, rtol=0, atol=0)
+
+
+def test_steps_know_their_row_and_the_one_after(batch):
+    longest = max(LENGTHS)
+    torch.testing.assert_close(batch.last_actions_RN[batch.next_rows_P], batch.actions_PN)
+    assert (batch.last_actions_RN[: batch.batch_size] == -1).all()
+    assert batch.batch_size == len(LENGTHS)
+    assert len(batch.obs_RNO) == sum(LENGTHS) + len(LENGTHS)
+    rows = set(range(len(batch.obs_RNO)))
+    assert set(batch.next_rows_P.tolist()) == rows - set(range(batch.batch_size))
+    assert batch.row_sizes_T.tolist() == [sum(n >= t for n in LENGTHS) for t in range(longest + 1)]
+    times = torch.repeat_interleave(torch.arange(longest + 1), batch.row_sizes_T)
+    torch.testing.assert_close(times[batch.next_rows_P], times[batch.step_rows_P] + 1)
