@@ -6,7 +6,8 @@ so a recurrent network runs on it directly, and everything that is parallel over
 There are no padded steps: what does not exist can't enter a loss, and costs no work.
 
 A row is a slot: the obs, state and avail_actions at time t of one episode, t = 0..L, where slot L is
-what followed the last step. A step is a transition: rows t = 0..L-1 are steps.
+what followed the last step. A step is a transition: rows t = 0..L-1 are steps. Two facts follow from the
+layout and are used everywhere: row B + p is the row after step p, and step p's own row is step_rows_P[p].
 
 Shapes: B episodes, R rows, P steps (P = R - B), T slots of the longest episode, N agents, O obs, S state,
 A actions.
@@ -63,11 +64,8 @@ class Layout:
 
     def step_rows_P(self) -> IntArray:
         """The row of every step."""
-        return _ranges(self.row_starts_T[:-1], self.row_sizes_T[1:])
-
-    def next_rows_P(self) -> IntArray:
-        """The row that follows every step. It is also where the row of a later slot finds its past."""
-        return _ranges(self.row_starts_T[1:], self.row_sizes_T[1:])
+        sizes = self.row_sizes_T[1:]
+        return np.arange(self.steps) + np.repeat(self.row_starts_T[:-1] - self.step_starts_T, sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +84,7 @@ class EpisodeBatch:
     terminated_P: Tensor
     """float32; 1 only at the last step of an episode that won or lost, 0 where the time limit cut it"""
     step_rows_P: Tensor
-    """int64; row of each step"""
-    next_rows_P: Tensor
-    """int64; row after each step: rows B.. of the batch in another order"""
+    """int64; row of each step. The row after step p is B + p."""
     row_sizes_T: Tensor
     """int64, always on the CPU: PackedSequence's batch_sizes"""
 
@@ -148,12 +144,5 @@ def _allocate(layout: Layout, spec: EnvSpec, *, pin_memory: bool) -> EpisodeBatc
         reward_P=empty(steps, dtype=torch.float32),
         terminated_P=empty(steps, dtype=torch.float32),
         step_rows_P=index(layout.step_rows_P()),
-        next_rows_P=index(layout.next_rows_P()),
         row_sizes_T=torch.from_numpy(layout.row_sizes_T),
     )
-
-
-def _ranges(starts: IntArray, sizes: IntArray) -> IntArray:
-    """starts[0] .. starts[0]+sizes[0]-1, starts[1] .., one after the other."""
-    within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.repeat(starts, sizes) + within
