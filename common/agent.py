@@ -2,12 +2,14 @@
 
     x_t^i = [z_t^i, onehot(a_{t-1}^i), onehot(i)] -> Linear -> ReLU -> GRU -> Linear -> Q_i(tau_t^i, .)
 
-Shapes: T time, B batch or copies of the environment, N agents, I input, D hidden, A actions.
+Shapes: T time, B batch or copies of the environment, R rows of a packed batch, N agents, I input, D hidden,
+A actions.
 """
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from common.settings import AgentSettings
 from common.types import EnvSpec, Weights
@@ -39,6 +41,14 @@ class AgentNetwork(nn.Module):
         states: Tensor = hidden.view(steps, batch, agents, self.hidden_size)
         return states
 
+    def unroll_packed(self, inputs_RNI: Tensor, row_sizes_T: Tensor) -> Tensor:
+        """Hidden states [R, N, D] of whole episodes whose R rows lie in PackedSequence's layout."""
+        rows, agents, _ = inputs_RNI.shape
+        embedded = torch.relu(self.embed(inputs_RNI)).view(rows * agents, -1)
+        packed, _ = self.gru(PackedSequence(embedded, row_sizes_T * agents))
+        states: Tensor = packed.data.view(rows, agents, self.hidden_size)
+        return states
+
     def q(self, hidden: Tensor) -> Tensor:
         """Q-values [..., A] of hidden states [..., D]: the head alone, as imagination needs it."""
         values: Tensor = self.head(hidden)
@@ -60,6 +70,11 @@ def agent_inputs(spec: EnvSpec, obs: Tensor, last_actions: Tensor) -> Tensor:
     agent = torch.arange(spec.n_agents, device=obs.device)
     inputs[..., agent, spec.obs_size + spec.n_actions + agent] = 1.0
     return inputs
+
+
+def greedy_actions(q: Tensor, avail_actions: Tensor) -> Tensor:
+    """The best available action (int64 [..., N]) by Q-values [..., N, A] and a mask [..., N, A]."""
+    return q.masked_fill(~avail_actions, -torch.inf).argmax(dim=-1)
 
 
 def pack_weights(network: AgentNetwork, *, session: str, version: int) -> Weights:

@@ -76,10 +76,8 @@ class EpisodeBatch:
     state_RS: Tensor
     avail_actions_RNA: Tensor
     """bool"""
-    last_actions_RN: Tensor
-    """int64; -1 in the first slot of an episode"""
     actions_PN: Tensor
-    """int64"""
+    """int64; also the last actions of row B + p"""
     reward_P: Tensor
     terminated_P: Tensor
     """float32; 1 only at the last step of an episode that won or lost, 0 where the time limit cut it"""
@@ -92,6 +90,11 @@ class EpisodeBatch:
     def batch_size(self) -> int:
         """B."""
         return int(self.row_sizes_T[0])
+
+    def last_actions(self) -> Tensor:
+        """int64 [R, N]; -1 in the first slot of an episode."""
+        first = self.actions_PN.new_full((self.batch_size, self.actions_PN.shape[1]), -1)
+        return torch.cat((first, self.actions_PN))
 
     def to(self, device: torch.device) -> "EpisodeBatch":
         """The batch on a device; copies from pinned memory do not block."""
@@ -116,8 +119,6 @@ def decode_batch(
         arrays["obs_RNO"][rows] = decoded.obs
         arrays["state_RS"][rows] = decoded.state
         arrays["avail_actions_RNA"][rows] = decoded.avail_actions
-        arrays["last_actions_RN"][rows[0]] = -1
-        arrays["last_actions_RN"][rows[1:]] = decoded.actions
         arrays["actions_PN"][steps] = decoded.actions
         arrays["reward_P"][steps] = decoded.reward
         arrays["terminated_P"][steps] = 0.0
@@ -139,7 +140,6 @@ def _allocate(layout: Layout, spec: EnvSpec, *, pin_memory: bool) -> EpisodeBatc
         obs_RNO=empty(rows, agents, spec.obs_size, dtype=torch.float32),
         state_RS=empty(rows, spec.state_size, dtype=torch.float32),
         avail_actions_RNA=empty(rows, agents, spec.n_actions, dtype=torch.bool),
-        last_actions_RN=empty(rows, agents, dtype=torch.int64),
         actions_PN=empty(steps, agents, dtype=torch.int64),
         reward_P=empty(steps, dtype=torch.float32),
         terminated_P=empty(steps, dtype=torch.float32),

@@ -1,1 +1,3 @@
-"""One file per algorithm, and the registry that names them."""
+"""One file per algorithm; registry.py has the classes. The names can be read without importing torch."""
+
+ALGORITHM_NAMES = ("vdfd", "qmix")

@@ -1,4 +1,46 @@
-"""What every algorithm offers to the training loop.
+"""What every algorithm offers to the training loop (learner/learner.py)."""
 
-NOTE FOR THE PLUMBING: batches are packed, without padding; learner/batching.py is the one and only batch type.
-"""
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from common.agent import AgentNetwork
+from common.settings import AgentSettings
+from common.types import EnvSpec
+from learner.batching import EpisodeBatch
+from learner.settings import LearnerSettings
+
+
+class Algorithm(ABC):
+    """Networks, optimiser and counters of one algorithm, and the step that trains them."""
+
+    agent: AgentNetwork
+    """The online agent network: what is published to the actors."""
+
+    @abstractmethod
+    def __init__(
+        self,
+        spec: EnvSpec,
+        agent: AgentSettings,
+        settings: LearnerSettings,
+        *,
+        device: torch.device,
+        seed: int,
+    ) -> None: ...
+
+    @abstractmethod
+    def train_step(self, batch: EpisodeBatch) -> dict[str, Tensor]:
+        """One gradient step. Returns scalars by name ("loss/td"), on the device and not synchronised."""
+
+    @abstractmethod
+    def health(self, batch: EpisodeBatch) -> dict[str, float]:
+        """Figures that cost more than a log line should, measured on a batch without training on it."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that is needed to go on exactly: networks, optimiser, counters, random state."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes up a saved state; raises ValueError, and says what differs, when it does not fit."""

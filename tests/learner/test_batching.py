@@ -53,6 +53,6 @@ def test_steps_know_their_row_and_the_one_after(batch):
     times = torch.repeat_interleave(torch.arange(max(LENGTHS) + 1), batch.row_sizes_T)
     assert first == len(LENGTHS)
     assert len(batch.obs_RNO) == sum(LENGTHS) + len(LENGTHS)
-    assert (batch.last_actions_RN[:first] == -1).all()
-    torch.testing.assert_close(batch.last_actions_RN[first:], batch.actions_PN)
+    assert (batch.last_actions()[:first] == -1).all()
+    torch.testing.assert_close(batch.last_actions()[first:], batch.actions_PN)
     torch.testing.assert_close(times[first:], times[batch.step_rows_P] + 1)

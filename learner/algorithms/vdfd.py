@@ -1,0 +1,86 @@
+"""VDFD: QMIX's mixer, conditioned on the state and on what a disentangled world model imagines (the paper).
+
+Shapes: R rows, N agents, D hidden, S state, W rollout.
+"""
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+
+from common.agent import AgentNetwork, agent_inputs
+from learner import health
+from learner.algorithms.value_decomposition import Histories, ValueDecomposition
+from learner.batching import EpisodeBatch
+from learner.imagination import Rollout, imagine
+from learner.mixers import QmixMixer
+from learner.world_model import Beliefs, WorldModel
+
+
+class Vdfd(ValueDecomposition):
+    """World model, imagination, mixing. Acting uses the agent network alone."""
+
+    def build_networks(self, agent: AgentNetwork) -> dict[str, nn.Module]:
+        """Agent, mixer, world model, and the GRU that sums the imagined future up for the mixer."""
+        spec, settings = self.spec, self.settings.world_model
+        return {
+            "agent": agent,
+            "mixer": QmixMixer(spec.n_agents, spec.state_size + settings.rollout_size, self.settings.mixer),
+            "rollout": Rollout(spec.n_agents, settings),
+            "world_model": WorldModel(spec, agent.hidden_size, settings),
+        }
+
+    def extra_loss_weights(self) -> dict[str, float]:
+        """beta_1 .. beta_5 of the overall loss, and the weight of the predicted available actions."""
+        weights = self.settings.world_model.loss_weights.model_dump()
+        if not self.settings.world_model.predict_avail_actions:
+            del weights["avail"]
+        return weights
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The world model's gradient is clipped on its own."""
+        value = [p for name in ("agent", "mixer", "rollout") for p in self.online[name].parameters()]
+        return {"value": value, "world_model": list(self.world_model.parameters())}
+
+    @property
+    def world_model(self) -> WorldModel:
+        """The online world model; it has no target copy in use."""
+        model = self.online["world_model"]
+        assert isinstance(model, WorldModel)
+        return model
+
+    def mixing(self, batch: EpisodeBatch, target: Histories) -> tuple[Tensor, dict[str, Tensor]]:
+        """[s_t, O_t^Rollout], and the world model's losses."""
+        losses, beliefs = self.world_model.losses(batch, target.hidden_RND, self.generator)
+        rollout_RW = self.rollout(batch, beliefs, target)
+        return torch.cat((batch.state_RS, rollout_RW), dim=-1), losses
+
+    def rollout(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories) -> Tensor:
+        """O_t^Rollout [R, W] of every row."""
+        summarise = self.online["rollout"]
+        assert isinstance(summarise, Rollout)
+        with contextlib.nullcontext() if self.settings.world_model.td_gradient else torch.no_grad():
+            imagined = imagine(
+                self.world_model,
+                self.target_agent,
+                beliefs,
+                target.hidden_RND,
+                batch.obs_RNO,
+                batch.avail_actions_RNA,
+            )
+            fused = summarise.fuse(imagined)
+        summary: Tensor = summarise(fused)
+        return summary
+
+    def health(self, batch: EpisodeBatch) -> dict[str, float]:
+        """How well the world model imagines (learner/health.py)."""
+        if not self.settings.world_model.prior:
+            return {}
+        state = self.generator.get_state()
+        with torch.no_grad():
+            rows = agent_inputs(self.spec, batch.obs_RNO, batch.last_actions())
+            target = self._histories(self.target_agent, rows, batch)
+            _, beliefs = self.world_model.losses(batch, target.hidden_RND, self.generator)
+            figures = health.measure(self.world_model, self.target_agent, beliefs, target.hidden_RND, batch)
+        self.generator.set_state(state)  # measuring must not change what is trained
+        return figures

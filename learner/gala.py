@@ -1,0 +1,76 @@
+"""GALA, the symmetric graph auto-encoder (Park et al. 2019; paper section 4, "Using Generative Models").
+
+    encoder, Laplacian smoothing:   X' = relu(S X W),   S = Dt^-1/2 (A + I) Dt^-1/2,   Dt = deg(A + I)
+    decoder, Laplacian sharpening:  X' = relu(P X W),   P = Dh^-1/2 (2I - A) Dh^-1/2,  Dh = deg(A) + 2I
+
+The nodes are the agents. The graph is complete with edge weight 1/N (ours). With weight 1, A + I would
+be all ones: one layer of smoothing would give every node the same vector, and no decoder could tell the
+agents apart again. With 1/N every degree is the same, and both operators reduce to a mix of a node's own
+features and the mean over nodes, which costs no N x N product.
+
+Shapes: any leading ones, N nodes, F features, Z code.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def smooth(x_NF: Tensor) -> Tensor:
+    """S X on the complete graph with edge weight 1/N."""
+    nodes = x_NF.shape[-2]
+    degree = 2.0 - 1.0 / nodes
+    return torch.add(
+        x_NF * ((1.0 - 1.0 / nodes) / degree), x_NF.mean(dim=-2, keepdim=True), alpha=1.0 / degree
+    )
+
+
+def sharpen(x_NF: Tensor) -> Tensor:
+    """P X on the complete graph with edge weight 1/N."""
+    nodes = x_NF.shape[-2]
+    degree = 3.0 - 1.0 / nodes
+    return torch.add(
+        x_NF * ((2.0 + 1.0 / nodes) / degree), x_NF.mean(dim=-2, keepdim=True), alpha=-1.0 / degree
+    )
+
+
+class GalaEncoder(nn.Module):
+    """Two smoothing layers over node features that may come in several parts.
+
+    The first layer's product with a concatenation is the sum of products with its parts, so a part that
+    is known for all times (an obs) can be projected at once while another (a latent) recurs.
+    """
+
+    def __init__(self, part_sizes: tuple[int, ...], hidden_size: int, out_size: int) -> None:
+        super().__init__()
+        self.first = nn.ModuleList(
+            nn.Linear(size, hidden_size, bias=i == 0) for i, size in enumerate(part_sizes)
+        )
+        self.last = nn.Linear(hidden_size, out_size)
+
+    def project(self, part: int, x_NF: Tensor) -> Tensor:
+        """What one part adds to the first layer."""
+        return smooth(self.first[part](x_NF))
+
+    def finish(self, projected_NH: Tensor) -> Tensor:
+        """The code [.., N, Z] from the sum of the projected parts."""
+        return smooth(self.last(torch.relu(projected_NH)))
+
+    def forward(self, *parts_NF: Tensor) -> Tensor:
+        """The code [.., N, Z]."""
+        projected = self.project(0, parts_NF[0])
+        for i, part in enumerate(parts_NF[1:], start=1):
+            projected = projected + self.project(i, part)
+        return self.finish(projected)
+
+
+class GalaDecoder(nn.Module):
+    """Two sharpening layers, the last one linear."""
+
+    def __init__(self, code_size: int, hidden_size: int, out_size: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(code_size, hidden_size)
+        self.last = nn.Linear(hidden_size, out_size)
+
+    def forward(self, code_NZ: Tensor) -> Tensor:
+        """Features [.., N, F]."""
+        return sharpen(self.last(torch.relu(sharpen(self.first(code_NZ)))))

@@ -1,0 +1,163 @@
+"""Latent imagination: j steps ahead from every row at once, and the summary that the mixer sees
+(paper section 4, "Combining the Modularized World Model with Value Function Decomposition").
+
+Imagination uses means, not samples: sampling doubled its error (ours). It chooses actions greedily
+with the *target* agent's head, because the imagined hidden states live in the target's space.
+
+Shapes: R rows, N agents, Z latent, A actions, D hidden, O obs, K = j + 1 imagined moments, W rollout.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.agent import AgentNetwork, greedy_actions
+from learner.settings import WorldModelSettings
+from learner.world_model import Beliefs, WorldModel, one_hot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagined:
+    """Moments t, t+1, .. t+j of every row, as lists of K tensors."""
+
+    s_RNZ: list[Tensor]
+    hidden_RND: list[Tensor]
+    """The first is the real one."""
+    actions_RN: list[Tensor]
+    """K - 1 of them; the first is chosen on the real hidden state."""
+    avail_logits_RNA: list[Tensor]
+    """K - 1 of them, of moments t+1 .. t+j; empty when they are not predicted."""
+    v_RNZ: list[Tensor]
+    obs_RNO: list[Tensor]
+    """The first is the real one, unless the action-free branch rolls out as the paper writes it."""
+    static_RNZ: list[Tensor]
+
+
+def imagine(
+    model: WorldModel,
+    policy: AgentNetwork,
+    beliefs: Beliefs,
+    hidden_RND: Tensor,
+    obs_RNO: Tensor,
+    avail_RNA: Tensor,
+    *,
+    actions: list[Tensor] | None = None,
+) -> Imagined:
+    """Rolls all branches out; `actions` [R, N] per step replace the policy's (to measure the dynamics alone).
+
+    Without prior VAEs there is no transition: only the present moment comes back.
+    """
+    horizon = model.settings.horizon if model.settings.prior else 0
+    s, hidden, chosen, logits = _action_conditioned(
+        model, policy, beliefs, hidden_RND, avail_RNA, horizon, actions
+    )
+    rollout = _action_free_forward if model.settings.af_rollout == "forward" else _action_free_literal
+    v, obs = rollout(model, beliefs, obs_RNO, horizon)
+    return Imagined(
+        s_RNZ=s,
+        hidden_RND=hidden,
+        actions_RN=chosen,
+        avail_logits_RNA=logits,
+        v_RNZ=v,
+        obs_RNO=obs,
+        static_RNZ=[model.st_encoder(z) for z in obs],
+    )
+
+
+def _action_conditioned(
+    model: WorldModel,
+    policy: AgentNetwork,
+    beliefs: Beliefs,
+    hidden_RND: Tensor,
+    avail_RNA: Tensor,
+    horizon: int,
+    actions: list[Tensor] | None,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    s, hidden, chosen, logits = [beliefs.s_RNZ], [hidden_RND], [], []
+    for k in range(horizon):
+        assert model.ac_prior is not None
+        chosen.append(actions[k] if actions else greedy_actions(policy.q(hidden[k]).detach(), avail_RNA))
+        s.append(model.ac_prior(s[k], one_hot(chosen[k], model.spec.n_actions)).mean)
+        hidden.append(model.ac_decoder(s[k + 1]))
+        if model.settings.predict_avail_actions:
+            logits.append(model.avail_head(s[k + 1]))
+            avail_RNA = predicted_avail(logits[k], model.spec.fallback_action)
+        else:
+            avail_RNA = torch.ones_like(avail_RNA)
+    return s, hidden, chosen, logits
+
+
+def predicted_avail(logits_RNA: Tensor, fallback_action: int) -> Tensor:
+    """Actions more likely available than not; the fallback always, lest an agent is left without any."""
+    avail = logits_RNA.detach() > 0.0
+    avail[..., fallback_action] = True
+    return avail
+
+
+def _action_free_forward(
+    model: WorldModel, beliefs: Beliefs, obs_RNO: Tensor, horizon: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """v_{t+k+1} ~ p(. | v_{t+k}), and z' is decoded from the advanced v (ours)."""
+    v, obs = [beliefs.v_RNZ], [obs_RNO]
+    for k in range(horizon):
+        assert model.af_prior is not None
+        v.append(model.af_prior(v[k]).mean)
+        obs.append(model.decode_af(v[k + 1])[1])
+    return v, obs
+
+
+def _action_free_literal(
+    model: WorldModel, beliefs: Beliefs, obs_RNO: Tensor, horizon: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """As the paper writes it: (v_{t-1}, z_t) -> GALA -> (v'_{t-1}, z'_t), v_t ~ p(. | v'_{t-1}), repeat."""
+    v_in, obs_in = beliefs.v_previous_RNZ, obs_RNO
+    v, obs = [beliefs.v_RNZ], [obs_RNO]
+    for _ in range(horizon):
+        assert model.af_prior is not None
+        code = model.af_encoder(v_in, obs_in).chunk(2, dim=-1)[0]
+        v_back, obs_in = model.decode_af(code)
+        v_in = model.af_prior(v_back).mean
+        v.append(v_in)
+        obs.append(obs_in)
+    return v, obs
+
+
+class Rollout(nn.Module):
+    """O_t^Rollout: the masked sum of the branches at each moment, read from the last to the first by a GRU.
+
+    Branches are normalised before the sum, because their codes differ in scale by up to six times and the
+    largest would drown the others (ours).
+    """
+
+    def __init__(self, agents: int, settings: WorldModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.gru = nn.GRU(agents * settings.latent_size, settings.rollout_size)
+
+    def fuse(self, imagined: Imagined) -> Tensor:
+        """O_{t+k} = M_ac s + M_af v + M_st z_static, [K, R, N * Z]."""
+        masks = self.settings.masks
+        branches = (
+            (masks.ac, imagined.s_RNZ),
+            (masks.af, imagined.v_RNZ),
+            (masks.st, imagined.static_RNZ),
+        )
+        terms = [
+            mask * self._normalise(torch.stack(codes).flatten(-2)) for mask, codes in branches if mask != 0
+        ]
+        if not terms:
+            return torch.zeros_like(torch.stack(imagined.s_RNZ).flatten(-2))
+        return torch.stack(terms).sum(dim=0)
+
+    def forward(self, fused_KRF: Tensor) -> Tensor:
+        """O_t^Rollout [R, W]."""
+        _, last = self.gru(fused_KRF.flip(0))
+        summary: Tensor = last[0]
+        return summary
+
+    def _normalise(self, code_KRF: Tensor) -> Tensor:
+        if not self.settings.normalise_branches:
+            return code_KRF
+        return F.layer_norm(code_KRF, code_KRF.shape[-1:])
