@@ -1,0 +1,221 @@
+"""Batches from the replay service, fetched and decoded ahead of training.
+
+A thread keeps one Sample stream open. Credits bound what may be on its way: the service may send batches
+with numbers below `trained + window`, and each batch that was trained on adds one credit. When a stream
+breaks, the next one says how many batches were really trained on. The service then gives those again that
+were received and still wait here; they are known by their numbers and dropped, so training sees every
+number once, in order.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import grpc
+
+from common import rpc
+from common.codec import CodecError, episode_from_proto
+from common.errors import FatalError
+from common.settings import RpcSettings
+from common.types import EncodedEpisode, EnvSpec
+from learner.background import Background, cancel, reason, retrying, worth_retrying
+from learner.batching import EpisodeBatch, decode_batch
+from protos import replay_pb2 as pb
+from protos.replay_pb2_grpc import ReplayStub
+
+log = logging.getLogger(__name__)
+
+
+class BadBatchError(ValueError):
+    """The service sent what the protocol does not allow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderStats:
+    """What the reader has done since it was made."""
+
+    batches: int
+    """Batches handed out for training."""
+    received_bytes: int
+    """Payloads of all batches, dropped ones included."""
+    wait_s: float
+    """How long training has waited for batches."""
+    streams: int
+    """Streams opened."""
+
+
+class ReplayReader:
+    """An iterator over batches. It ends when the run is complete (see `run_complete`) or after close()."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        settings: RpcSettings,
+        spec: EnvSpec,
+        *,
+        batch_size: int,
+        prefetch_batches: int,
+        consumed_batches: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._stub = ReplayStub(channel)
+        self._settings = settings
+        self._spec = spec
+        self._batch_size = batch_size
+        self._pin_memory = pin_memory
+        self._window = prefetch_batches + 1  # one more is being trained on
+        self._closing = threading.Event()
+        self._changed = threading.Condition()  # guards everything below
+        self._ready: deque[EpisodeBatch] = deque()
+        self._trained = consumed_batches
+        self._received = consumed_batches
+        self._in_training = False
+        self._run_complete = False
+        self._requests: queue.SimpleQueue[pb.SampleRequest | None] = queue.SimpleQueue()
+        self._call: grpc.Call | None = None
+        self._batches, self._received_bytes, self._wait_s, self._streams = 0, 0, 0.0, 0
+        self._thread = Background("replay-reader", self._run, on_end=self._wake)
+        self._thread.start()
+
+    @property
+    def run_complete(self) -> bool:
+        """Whether the service has said that no further batch will come."""
+        return self._run_complete
+
+    def __iter__(self) -> Iterator[EpisodeBatch]:
+        return self
+
+    def __next__(self) -> EpisodeBatch:
+        """The next batch; asking for it says that the one before has been trained on.
+
+        Raises FatalError when no batch can come any more although the run is not complete.
+        """
+        began = time.monotonic()
+        with self._changed:
+            self._count_trained()
+            self._changed.wait_for(lambda: self._ready or self._closing.is_set() or self._thread.ended)
+            self._wait_s += time.monotonic() - began
+            if self._ready and not self._closing.is_set():
+                self._in_training = True
+                self._batches += 1
+                return self._ready.popleft()
+        self._thread.check()
+        raise StopIteration
+
+    def stats(self) -> ReaderStats:
+        """Figures since the start."""
+        with self._changed:
+            return ReaderStats(
+                batches=self._batches,
+                received_bytes=self._received_bytes,
+                wait_s=self._wait_s,
+                streams=self._streams,
+            )
+
+    def close(self) -> None:
+        """Ends the iterator at once, also while it waits in another thread. May be called twice."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify_all()
+            call = self._call
+        if call is not None:
+            cancel(call)
+        self._thread.join()
+
+    def _count_trained(self) -> None:
+        if self._in_training:
+            self._in_training = False
+            self._trained += 1
+            self._requests.put(pb.SampleRequest(credits=1))
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        retry = retrying(self._closing, "fetching batches")
+        address = self._settings.address
+        try:
+            while not (self._closing.is_set() or self._run_complete):
+                retry(self._read_one_stream)
+        except grpc.RpcError as error:
+            why = rpc.describe(error)
+            raise FatalError(f"the replay service at {address} refuses to send batches: {why}") from error
+        except (BadBatchError, CodecError) as error:
+            raise FatalError(f"the replay service at {address} sent an unusable batch: {error}") from error
+
+    def _read_one_stream(self) -> None:
+        """Reads until the stream ends. Raises what is worth trying again if it brought nothing."""
+        call = self._open()
+        received_before = self._received
+        try:
+            for number, episodes in assemble_batches(call, self._batch_size):
+                self._take(number, episodes)
+            self._run_complete = True
+        except (grpc.RpcError, ConnectionError) as error:
+            if self._closing.is_set() or _deadline_exceeded(error):
+                return
+            if self._received == received_before or not worth_retrying(error):
+                raise
+            log.warning("fetching batches: the stream broke (%s); opening a new one", reason(error))
+        finally:
+            cancel(call)
+            self._requests.put(None)  # ends gRPC's sending thread
+
+    def _open(self) -> "grpc.CallIterator[pb.SampleResponse]":
+        with self._changed:
+            opening = pb.SampleOpen(batch_size=self._batch_size, consumed_batches=self._trained)
+            self._requests = queue.SimpleQueue()
+            self._requests.put(pb.SampleRequest(open=opening, credits=self._window))
+            timeout = self._settings.stream_timeout_s
+            self._call = call = self._stub.Sample(iter(self._requests.get, None), timeout=timeout)
+            self._streams += 1
+            if self._closing.is_set():
+                cancel(call)
+            return call
+
+    def _take(self, number: int, episodes: list[EncodedEpisode]) -> None:
+        expected = self._received
+        if number > expected:
+            raise BadBatchError(f"number {number} came where {expected} was due")
+        batch = None
+        if number == expected:
+            batch = decode_batch(episodes, self._spec, pin_memory=self._pin_memory)
+        with self._changed:
+            self._received_bytes += sum(len(episode.payload) for episode in episodes)
+            if batch is not None:
+                self._ready.append(batch)
+                self._received += 1
+                self._changed.notify_all()
+
+
+def assemble_batches(
+    responses: Iterable[pb.SampleResponse], batch_size: int
+) -> Iterator[tuple[int, list[EncodedEpisode]]]:
+    """Whole batches with their numbers, from a stream that may send a batch in several messages.
+
+    Ends with the run. Raises ConnectionError when the stream ends before that, BadBatchError for a batch that
+    is mixed up with another or has not `batch_size` episodes.
+    """
+    number, episodes = -1, list[EncodedEpisode]()
+    for response in responses:
+        if response.end_of_run:
+            return
+        if episodes and response.batch != number:
+            raise BadBatchError(f"number {response.batch} begins before {number} is complete")
+        number = response.batch
+        episodes.extend(episode_from_proto(episode) for episode in response.episodes)
+        if response.end_of_batch:
+            if len(episodes) != batch_size:
+                raise BadBatchError(f"number {number} has {len(episodes)} episodes, not {batch_size}")
+            yield number, episodes
+            episodes = []
+    raise ConnectionError("the service closed the stream before the end of the run")
+
+
+def _deadline_exceeded(error: BaseException) -> bool:
+    return isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED

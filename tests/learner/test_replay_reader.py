@@ -1,0 +1,181 @@
+"""Training sees every batch once and in order, whatever happens to the streams."""
+
+import contextlib
+import dataclasses
+import threading
+from collections import deque
+
+import grpc
+import pytest
+import torch
+
+from common import rpc
+from common.codec import episode_from_proto
+from common.errors import FatalError
+from learner.batching import decode_batch
+from learner.replay_reader import ReplayReader
+from protos import replay_pb2 as pb
+from tests.episodes import SPEC
+from tests.learner.replay_double import BATCH_SIZE, Fault, ReplayDouble, batch_episodes, serving
+
+PREFETCH = 2
+
+
+@contextlib.contextmanager
+def reading(settings, *, consumed=0, prefetch=PREFETCH):
+    with rpc.channel(settings) as channel:
+        reader = ReplayReader(
+            channel,
+            settings,
+            SPEC,
+            batch_size=BATCH_SIZE,
+            prefetch_batches=prefetch,
+            consumed_batches=consumed,
+        )
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+
+def assert_is_batch(batch, number):
+    expected = decode_batch([episode_from_proto(e) for e in batch_episodes(number)], SPEC)
+    for field in dataclasses.fields(expected):
+        actual = getattr(batch, field.name)
+        torch.testing.assert_close(actual, getattr(expected, field.name), rtol=0, atol=0)
+
+
+def assert_reads_all(reader, numbers):
+    numbers = list(numbers)
+    batches = list(reader)
+    assert len(batches) == len(numbers)
+    for batch, number in zip(batches, numbers, strict=True):
+        assert_is_batch(batch, number)
+    assert reader.run_complete
+
+
+def test_batches_come_in_order_until_the_run_is_complete():
+    with serving(ReplayDouble()) as settings, reading(settings) as reader:
+        assert_reads_all(reader, range(10))
+        stats = reader.stats()
+        assert (stats.batches, stats.streams) == (10, 1)
+        payloads = sum(len(e.payload) for number in range(10) for e in batch_episodes(number))
+        assert stats.received_bytes == payloads
+
+
+def test_a_resumed_learner_goes_on_with_its_next_batch():
+    with serving(ReplayDouble()) as settings, reading(settings, consumed=7) as reader:
+        assert_reads_all(reader, range(7, 10))
+
+
+@pytest.mark.parametrize("messages", [0, 1])
+def test_broken_streams_lose_and_repeat_nothing(messages):
+    faults = deque(Fault(batches=batches, messages=messages) for batches in (2, 0, 0, 3, 1))
+    double = ReplayDouble(faults=faults)
+    with serving(double) as settings, reading(settings) as reader:
+        assert_reads_all(reader, range(10))
+    assert not faults
+    assert len(double.opened) == 6
+
+
+def test_a_new_stream_says_what_was_trained_on_not_what_was_received():
+    """Batches 0 to 2 are received; 0 is trained on, 1 is being trained on when the stream breaks."""
+    double = ReplayDouble(faults=deque([Fault(batches=3)]))
+    with serving(double) as settings, reading(settings) as reader:
+        assert_is_batch(next(reader), 0)
+        assert_is_batch(next(reader), 1)  # adds the credit with which the service breaks the stream
+        double.wait_for(lambda: len(double.opened) == 2)
+        assert double.opened == [0, 1]
+        assert_reads_all(reader, range(2, 10))
+
+
+def test_the_service_never_sends_more_than_the_window():
+    double = ReplayDouble()
+    with serving(double) as settings, reading(settings, prefetch=3) as reader:
+        double.wait_for(lambda: double.out_of_credits == [4])
+        assert_is_batch(next(reader), 0)
+        assert_is_batch(next(reader), 1)
+        double.wait_for(lambda: double.out_of_credits == [4, 5])
+
+
+def test_the_end_of_a_stream_s_time_is_no_error():
+    double = ReplayDouble(faults=deque([Fault(code=None), Fault(batches=1, messages=1, code=None)]))
+    with serving(double) as settings:
+        hasty = settings.model_copy(update={"stream_timeout_s": 0.3})
+        with reading(hasty) as reader:
+            assert_is_batch(next(reader), 0)
+            assert_is_batch(next(reader), 1)
+    assert double.opened[:2] == [0, 0]
+    assert len(double.opened) >= 3
+
+
+def test_a_service_that_restarts_is_found_again():
+    first, second = ReplayDouble(faults=deque([Fault(batches=3, code=None)])), ReplayDouble()
+    with contextlib.ExitStack() as later:
+        with serving(first) as settings:
+            reader = later.enter_context(reading(settings))
+            for number in range(3):
+                assert_is_batch(next(reader), number)
+        later.enter_context(serving(second, settings.address))
+        assert_reads_all(reader, range(3, 10))
+    assert second.opened in ([2], [3])  # batch 2 was being trained on, or just had been
+
+
+def test_a_refusal_is_fatal_and_names_the_reason():
+    double = ReplayDouble(faults=deque([Fault(batches=1, code=grpc.StatusCode.INVALID_ARGUMENT)]))
+    with serving(double) as settings, reading(settings) as reader:
+        assert_is_batch(next(reader), 0)
+        with pytest.raises(FatalError, match=rf"{settings.address}.*INVALID_ARGUMENT: as told"):
+            next(reader)
+
+
+def _response(number, episodes, **fields):
+    return pb.SampleResponse(batch=number, episodes=episodes, end_of_batch=True, **fields)
+
+
+def _truncated(episode):
+    short = pb.Episode.FromString(episode.SerializeToString())
+    short.payload = short.payload[:-1]
+    return short
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([_response(3, batch_episodes(3))], "number 3 came where 2 was due"),
+        ([_response(2, batch_episodes(2)[1:])], "number 2 has 3 episodes, not 4"),
+        (
+            [pb.SampleResponse(batch=2, episodes=batch_episodes(2)), _response(3, [])],
+            "number 3 begins before 2 is complete",
+        ),
+        ([_response(2, [*batch_episodes(2)[1:], _truncated(batch_episodes(2)[0])])], "payload: "),
+    ],
+)
+def test_an_unusable_batch_is_fatal_after_the_good_ones(messages, problem):
+    with serving(ReplayDouble(edit={2: messages})) as settings, reading(settings) as reader:
+        assert_is_batch(next(reader), 0)
+        assert_is_batch(next(reader), 1)
+        with pytest.raises(FatalError, match=problem):
+            next(reader)
+
+
+def test_close_ends_a_reader_that_waits():
+    double = ReplayDouble(faults=deque([Fault(batches=1, code=None)]))
+    with serving(double) as settings, reading(settings) as reader:
+        assert_is_batch(next(reader), 0)
+        closing = threading.Thread(target=reader.close)
+        closing.start()
+        assert list(reader) == []
+        assert not reader.run_complete
+        closing.join()
+        reader.close()
+
+
+def test_close_ends_a_reader_that_never_reached_the_service():
+    with serving(ReplayDouble()) as settings:
+        pass
+    with reading(settings) as reader:
+        closing = threading.Thread(target=reader.close)
+        closing.start()
+        assert list(reader) == []
+        closing.join()
