@@ -115,7 +115,8 @@ class ReplayServicer(object):
 
         An episode that does not fit the registered spec is INVALID, with the field
         named; the others of its group are stored all the same and the stream lives
-        on. Without a registered spec: FAILED_PRECONDITION.
+        on. Without a registered spec: FAILED_PRECONDITION. A group has at most 1024
+        episodes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +136,9 @@ class ReplayServicer(object):
         `open.consumed_batches` is how many batches this learner has trained on, as
         its weights show. The service sets its sample counter to that: batches that
         were sent to a learner that died before it saved are given again, and the
-        ratio stays exact.
+        ratio stays exact. A run has one learner: opening a stream ends the one
+        opened before it with FAILED_PRECONDITION, so a stream that nobody reads any
+        more cannot move the counter.
 
         When the run has reached its environment steps and no further batch is due,
         the service sends `end_of_run` and closes the stream with OK.
