@@ -1,0 +1,79 @@
+"""The configuration of a whole run: every part's settings under one roof."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from actor.settings import ActorSettings, EnvSettings
+from common.settings import AgentSettings, PositiveFloat, PositiveInt, RpcSettings, Settings
+from learner.settings import LearnerSettings
+from replay.settings import ReplaySettings
+
+
+ENVIRONMENT_PREFIX = "VDFD_"
+"""Of environment variables that hold settings."""
+
+
+class RunSettings(Settings):
+    """What is run, how long, and where its files go."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]*$")] = ""
+    """Name of the run directory; empty: <algorithm>-<env>-<map>-seed<seed>-<time>."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Of everything random: network, environments, exploration, sampling."""
+    env_steps: PositiveInt = 150_000
+    """The run ends when all actors together have played so many environment steps."""
+    actors: PositiveInt = 2
+    """Actor processes of the local cluster."""
+    out: Annotated[str, Field(min_length=1)] = "runs"
+    """Directory under which run directories are made."""
+
+
+class SupervisorSettings(Settings):
+    """How the local cluster treats its processes."""
+
+    restart_delay_s: PositiveFloat = 0.5
+    """Pause before the first restart; it doubles with every further failure in a row."""
+    restart_delay_max_s: PositiveFloat = 10.0
+    """The longest pause before a restart."""
+    healthy_after_s: PositiveFloat = 60.0
+    """A process that lived this long ends its row of failures."""
+    max_failures: PositiveInt = 5
+    """Failures in a row after which the run is given up."""
+    actor_stop_s: PositiveFloat = 5.0
+    """How long actors and the evaluator may take to end; all they can lose is the episode being played."""
+    learner_stop_s: PositiveFloat = 20.0
+    """The same for the learner, which writes a checkpoint."""
+    replay_stop_s: PositiveFloat = 10.0
+    """The same for the replay service, which stops its Redis."""
+    status_interval_s: PositiveFloat = 1.0
+    """How often the run's state is asked for."""
+    log_interval_s: PositiveFloat = 10.0
+    """How often a line is printed when there is no terminal."""
+
+
+class Config(Settings):
+    """Everything that decides a run."""
+
+    run: RunSettings = RunSettings()
+    env: EnvSettings = EnvSettings()
+    actor: ActorSettings = ActorSettings()
+    replay: ReplaySettings = ReplaySettings()
+    learner: LearnerSettings = LearnerSettings()
+    agent: AgentSettings = AgentSettings()
+    rpc: RpcSettings = RpcSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.learner.batch_size > self.replay.window_episodes:
+            raise ValueError(
+                f"learner.batch_size ({self.learner.batch_size}) cannot be larger than "
+                f"replay.window_episodes ({self.replay.window_episodes})"
+            )
+        if self.actor.lockstep and (self.run.actors, self.actor.copies) != (1, 1):
+            raise ValueError(
+                "actor.lockstep needs run.actors=1 and actor.copies=1, "
+                f"not {self.run.actors} and {self.actor.copies}"
+            )
+        return self

@@ -1,0 +1,153 @@
+"""Where the configuration comes from, which source wins, and what is said about a wrong one."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import EXIT_BAD_INPUT, BadInputError
+from deploy import yaml_text
+from deploy.config import Sources, config_text, load_config, save_config
+from deploy.keys import nearest_key, settings_fields
+from deploy.preset import preset_layers, preset_names
+from deploy.settings import Config
+from learner.algorithms import ALGORITHM_NAMES
+
+
+def test_every_preset_builds_and_names_its_algorithm():
+    assert set(ALGORITHM_NAMES) <= set(preset_names())
+    for name in preset_names():
+        assert load_config(Sources(preset=name)).learner.algorithm == name
+
+
+def test_a_preset_wins_over_what_it_extends():
+    sources = [source for source, _ in preset_layers("qmix")]
+    assert sources == ["preset _base", "preset qmix"]
+
+
+def test_an_algorithm_brings_its_preset_unless_another_is_named():
+    assert load_config(Sources(options={"learner.algorithm": "qmix"})).learner.algorithm == "qmix"
+    both = Sources(preset="vdfd", options={"learner.algorithm": "qmix"})
+    assert load_config(both).learner.algorithm == "qmix"
+
+
+def test_each_source_wins_over_those_before_it(tmp_path):
+    file = tmp_path / "mine.yaml"
+    names = ("env_steps", "actors", "seed", "name")
+    file.write_text("run: {env_steps: 11, actors: 11, seed: 11, name: file}")
+    environment = {f"VDFD_RUN__{name.upper()}": "22" for name in names[1:]}
+    overrides = ("run.seed=33", "run.name=33")
+    sources = Sources(
+        file=file, environment=environment, overrides=overrides, options={"run.name": "44", "env.map": None}
+    )
+    run = load_config(sources).run
+    assert (run.env_steps, run.actors, run.seed, run.name) == (11, 22, 33, "44")
+
+
+def test_defaults_of_a_command_lie_below_the_preset():
+    sources = Sources(defaults={"rpc": {"address": "127.0.0.1:0"}, "learner": {"algorithm": "qmix"}})
+    config = load_config(sources)
+    assert (config.rpc.address, config.learner.algorithm) == ("127.0.0.1:0", "vdfd")
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("learner.optimiser.learning_rate=1e-3", 1e-3),
+        ("run.env_steps=2e6", 2_000_000),
+        ("learner.world_model.kl_balance=null", None),
+        ("learner.double_q=false", False),
+        ("env.options.episode_limit=30", 30),
+        ("replay.redis_url=redis://host:1/0", "redis://host:1/0"),
+        ("run.name=1e3", "1e3"),
+    ],
+)
+def test_values_of_overrides_have_the_type_of_their_setting(override, value):
+    found = load_config(Sources(overrides=(override,))).model_dump()
+    for part in override.partition("=")[0].split("."):
+        found = found[part]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_saved_configuration_gives_the_same_again(tmp_path):
+    overrides = ("run.name=1e3", "learner.optimiser.rmsprop_eps=1e-7", "env.options.episode_limit=null")
+    config = load_config(Sources(preset="qmix", overrides=overrides))
+    path = tmp_path / "config.yaml"
+    save_config(config, path)
+    assert load_config(Sources(file=path)) == config
+    assert yaml_text.load(config_text(config)).keys() == Config.model_fields.keys()
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False), st.lists)
+)
+def test_yaml_reads_back_what_it_writes(value):
+    again = yaml_text.load(yaml_text.dump(value))
+    assert again == value
+    assert type(again) is type(value)
+
+
+BAD_FILES = {
+    "env: [": "not YAML",
+    "- 1": "must hold sections",
+    "env: 3m": "env is a section",
+    "env: {mapp: 3m}": "env.map",
+    "!!python/object:os.system {}": "not YAML",
+    "run: {seed: -1}": "run.seed cannot be -1",
+}
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (Sources(preset="vdfdd"), 'no preset "vdfdd": did you mean vdfd?'),
+        (Sources(preset="_base"), "There are: qmix, vdfd"),
+        (Sources(options={"learner.algorithm": "qmixx"}), "did you mean qmix?"),
+        (Sources(options={"env.name": "smaxx"}), "did you mean smax?"),
+        (Sources(options={"env.map": "5m_vs_7m"}), "did you mean 5m_vs_6m?"),
+        (
+            Sources(options={"run.actors": 0}),
+            "run.actors cannot be 0: it should be greater than or equal to 1",
+        ),
+        (Sources(overrides=("learner.optimizer.learning_rate=1",)), "nearest is learner.optimiser"),
+        (Sources(overrides=("map=3m",)), "nearest is env.map"),
+        (Sources(overrides=("run.seed",)), "KEY=VALUE"),
+        (Sources(overrides=("learner.gamma=[",)), "not YAML"),
+        (Sources(overrides=("learner.gamma=1.5",)), "learner.gamma cannot be 1.5"),
+        (Sources(overrides=("learner.gamma=.nan",)), "learner.gamma cannot be nan"),
+        (Sources(overrides=("learner.optimiser.name=sgd",)), "'rmsprop' or 'adam'"),
+        (
+            Sources(overrides=("learner.batch_size=100", "replay.window_episodes=50")),
+            "replay.window_episodes",
+        ),
+        (Sources(overrides=("actor.lockstep=true",)), "run.actors=1"),
+        (Sources(overrides=("env.options.speed=3",)), "speed"),
+        (Sources(environment={"VDFD_ENV__MPA": "3m"}), "VDFD_ENV__MPA: .*nearest is env.map"),
+        (Sources(environment={"VDFD_RUN__SEED": "x"}), "run.seed cannot be 'x'"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(sources, said):
+    with pytest.raises(BadInputError, match=said) as raised:
+        load_config(sources)
+    assert raised.value.code == EXIT_BAD_INPUT
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", BAD_FILES)
+def test_a_bad_file_is_told_in_one_sentence(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInputError, match=BAD_FILES[text]) as raised:
+        load_config(Sources(file=path))
+    assert "\n" not in str(raised.value)
+    assert str(path) in str(raised.value) or "cannot be" in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BadInputError, match=r"absent\.yaml"):
+        load_config(Sources(file=tmp_path / "absent.yaml"))
+
+
+@pytest.mark.parametrize("key", [key for key, _ in settings_fields()])
+def test_the_nearest_key_of_a_key_with_a_typing_error_is_that_key(key):
+    assert nearest_key(key[:-2] + key[-1]) == key
