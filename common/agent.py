@@ -2,14 +2,12 @@
 
     x_t^i = [z_t^i, onehot(a_{t-1}^i), onehot(i)] -> Linear -> ReLU -> GRU -> Linear -> Q_i(tau_t^i, .)
 
-Shapes: T time, B batch or copies of the environment, R rows of a packed batch, N agents, I input, D hidden,
-A actions.
+Shapes: T time, B copies of the environment, N agents, I input, D hidden, A actions.
 """
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from common.settings import AgentSettings
 from common.types import EnvSpec, Weights
@@ -39,14 +37,6 @@ class AgentNetwork(nn.Module):
         embedded = torch.relu(self.embed(inputs_TBNI)).reshape(steps, batch * agents, -1)
         hidden, _ = self.gru(embedded, hidden_BND.reshape(1, batch * agents, -1))
         states: Tensor = hidden.view(steps, batch, agents, self.hidden_size)
-        return states
-
-    def unroll_packed(self, inputs_RNI: Tensor, row_sizes_T: Tensor) -> Tensor:
-        """Hidden states [R, N, D] of whole episodes whose R rows lie in PackedSequence's layout."""
-        rows, agents, _ = inputs_RNI.shape
-        embedded = torch.relu(self.embed(inputs_RNI)).view(rows * agents, -1)
-        packed, _ = self.gru(PackedSequence(embedded, row_sizes_T * agents))
-        states: Tensor = packed.data.view(rows, agents, self.hidden_size)
         return states
 
     def q(self, hidden: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def _action_conditioned(
     for k in range(horizon):
         assert model.ac_prior is not None
         chosen.append(actions[k] if actions else greedy_actions(policy.q(hidden[k]).detach(), avail_RNA))
-        s.append(model.ac_prior(s[k], one_hot(chosen[k], model.spec.n_actions)).mean)
+        s.append(model.ac_prior(s[k], one_hot(chosen[k], model.spec.n_actions, s[k].dtype)).mean)
         hidden.append(model.ac_decoder(s[k + 1]))
         if model.settings.predict_avail_actions:
             logits.append(model.avail_head(s[k + 1]))

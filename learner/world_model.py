@@ -99,7 +99,7 @@ class WorldModel(nn.Module):
         if self.ac_prior is None:
             return self.settings.prior_weight * kl_to_standard(posterior), rec, posterior, s
         s_previous = previous_rows(s, batch)
-        a_previous = one_hot(batch.last_actions(), self.spec.n_actions)
+        a_previous = one_hot(batch.last_actions(), self.spec.n_actions, s.dtype)
         prior = self.ac_prior(s_previous, a_previous)
         s_back, a_back = self.ac_prior.reconstruct(prior.sample(standard_noise(s, generator)))
         rec = rec + F.mse_loss(s_back, s_previous) + F.mse_loss(a_back, a_previous)
@@ -150,10 +150,10 @@ def previous_rows(x: Tensor, batch: EpisodeBatch) -> Tensor:
     return torch.cat((x.new_zeros(batch.batch_size, *x.shape[1:]), x[batch.step_rows_P]))
 
 
-def one_hot(actions_RN: Tensor, n_actions: int) -> Tensor:
-    """float32 [R, N, A]; all zero for action -1."""
-    encoded = torch.zeros(*actions_RN.shape, n_actions, device=actions_RN.device)
-    present = (actions_RN >= 0).unsqueeze(-1).to(encoded.dtype)
+def one_hot(actions_RN: Tensor, n_actions: int, dtype: torch.dtype) -> Tensor:
+    """[R, N, A]; all zero for action -1."""
+    encoded = torch.zeros(*actions_RN.shape, n_actions, device=actions_RN.device, dtype=dtype)
+    present = (actions_RN >= 0).unsqueeze(-1).to(dtype)
     return encoded.scatter_(-1, actions_RN.clamp(min=0).unsqueeze(-1), present)
 
 

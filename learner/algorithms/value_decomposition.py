@@ -17,6 +17,7 @@ from common.types import EnvSpec
 from learner.algorithms.base import Algorithm
 from learner.batching import EpisodeBatch
 from learner.optimiser import Optimiser
+from learner.packed_gru import packed_gru
 from learner.settings import LearnerSettings
 from learner.targets import td_lambda_targets
 
@@ -114,7 +115,9 @@ class ValueDecomposition(Algorithm):
         return {}
 
     def _histories(self, network: AgentNetwork, inputs_RNI: Tensor, batch: EpisodeBatch) -> Histories:
-        hidden = network.unroll_packed(inputs_RNI, batch.row_sizes_T)
+        rows, agents, _ = inputs_RNI.shape
+        embedded = torch.relu(network.embed(inputs_RNI)).view(rows * agents, -1)
+        hidden = packed_gru(network.gru, embedded, batch.row_sizes_T * agents).view(rows, agents, -1)
         return Histories(hidden_RND=hidden, q_RNA=network.q(hidden))
 
     def _td_loss(

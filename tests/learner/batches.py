@@ -1,0 +1,35 @@
+"""A ragged batch that tests of the algorithms share."""
+
+import torch
+
+from common.codec import encode_episode
+from common.settings import AgentSettings
+from learner.algorithms.registry import build_algorithm
+from learner.batching import EpisodeBatch, decode_batch
+from learner.settings import LearnerSettings, MixerSettings, WorldModelSettings
+from tests.episodes import SPEC, make_episode
+
+LENGTHS = (5, 12, 1, 12, 7)
+AGENT = AgentSettings(hidden_size=10)
+WORLD_MODEL = WorldModelSettings(latent_size=4, hidden_size=9, rollout_size=6)
+SETTINGS = LearnerSettings(
+    batch_size=len(LENGTHS),
+    mixer=MixerSettings(embed_size=5, hypernet_size=7),
+    world_model=WORLD_MODEL,
+    target_update_episodes=3,
+)
+
+
+def ragged_episodes(seed: int = 0):
+    return [
+        make_episode(length=n, seq=i + 1, seed=seed, terminated=i % 2 == 0) for i, n in enumerate(LENGTHS)
+    ]
+
+
+def ragged_batch(seed: int = 0) -> EpisodeBatch:
+    return decode_batch([encode_episode(e) for e in ragged_episodes(seed)], SPEC)
+
+
+def build(algorithm: str, *, seed: int = 0, **changes):
+    settings = SETTINGS.model_copy(update={"algorithm": algorithm, **changes})
+    return build_algorithm(SPEC, AGENT, settings, device=torch.device("cpu"), seed=seed)

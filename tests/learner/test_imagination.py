@@ -1,0 +1,123 @@
+"""Imagination: what it starts from, whose head chooses, what is always allowed."""
+
+import pytest
+import torch
+
+from common.agent import AgentNetwork, greedy_actions
+from learner import health
+from learner.imagination import Rollout, imagine, predicted_avail
+from learner.settings import BranchMasks
+from learner.world_model import Beliefs, WorldModel, one_hot
+from tests.episodes import SPEC
+from tests.learner.batches import AGENT, WORLD_MODEL, ragged_batch
+
+
+@pytest.fixture
+def batch():
+    return ragged_batch()
+
+
+def _setup(batch, **changes):
+    torch.manual_seed(0)
+    settings = WORLD_MODEL.model_copy(update=changes)
+    model, policy = WorldModel(SPEC, AGENT.hidden_size, settings), AgentNetwork(SPEC, AGENT)
+    hidden = torch.randn(*batch.obs_RNO.shape[:2], AGENT.hidden_size)
+    _, beliefs = model.losses(batch, hidden, torch.Generator())
+    beliefs = Beliefs(
+        s_RNZ=beliefs.s_RNZ.detach(),
+        v_RNZ=beliefs.v_RNZ.detach(),
+        v_previous_RNZ=beliefs.v_previous_RNZ.detach(),
+    )
+    return model, policy, (beliefs, hidden, batch.obs_RNO, batch.avail_actions_RNA)
+
+
+def test_the_first_action_is_the_policys_on_the_real_hidden_state_and_available(batch):
+    model, policy, start = _setup(batch)
+    imagined = imagine(model, policy, *start)
+    first = imagined.actions_RN[0]
+    torch.testing.assert_close(first, greedy_actions(policy.q(start[1]), batch.avail_actions_RNA))
+    assert batch.avail_actions_RNA.gather(-1, first.unsqueeze(-1)).all()
+
+
+def test_each_step_follows_from_the_one_before(batch):
+    model, policy, start = _setup(batch)
+    imagined = imagine(model, policy, *start)
+    assert len(imagined.s_RNZ) == WORLD_MODEL.horizon + 1
+    for k in range(WORLD_MODEL.horizon):
+        action = one_hot(imagined.actions_RN[k], SPEC.n_actions, torch.float32)
+        torch.testing.assert_close(imagined.s_RNZ[k + 1], model.ac_prior(imagined.s_RNZ[k], action).mean)
+        torch.testing.assert_close(imagined.hidden_RND[k + 1], model.ac_decoder(imagined.s_RNZ[k + 1]))
+        torch.testing.assert_close(imagined.v_RNZ[k + 1], model.af_prior(imagined.v_RNZ[k]).mean)
+        torch.testing.assert_close(imagined.obs_RNO[k + 1], model.decode_af(imagined.v_RNZ[k + 1])[1])
+    torch.testing.assert_close(imagined.obs_RNO[0], batch.obs_RNO)
+
+
+def test_later_actions_obey_the_predicted_mask(batch):
+    model, policy, start = _setup(batch)
+    with torch.no_grad():
+        model.avail_head[2].bias.fill_(-100.0)  # predicts that nothing is available
+    imagined = imagine(model, policy, *start)
+    for actions in imagined.actions_RN[1:]:
+        assert (actions == SPEC.fallback_action).all()
+    assert predicted_avail(torch.full((2, 3, SPEC.n_actions), -9.0), 4).sum() == 6
+
+
+def test_the_literal_rollout_is_the_papers(batch):
+    model, policy, start = _setup(batch, af_rollout="literal")
+    imagined = imagine(model, policy, *start)
+    beliefs = start[0]
+    v_in, obs_in = beliefs.v_previous_RNZ, batch.obs_RNO
+    for k in range(1, WORLD_MODEL.horizon + 1):
+        v_back, obs_in = model.decode_af(model.af_encoder(v_in, obs_in)[..., : WORLD_MODEL.latent_size])
+        v_in = model.af_prior(v_back).mean
+        torch.testing.assert_close(imagined.v_RNZ[k], v_in)
+        torch.testing.assert_close(imagined.obs_RNO[k], obs_in)
+
+
+@pytest.mark.parametrize("branch", ["ac", "af", "st"])
+def test_a_mask_of_zero_keeps_a_branch_from_the_mixer(batch, branch):
+    model, policy, start = _setup(batch)
+    imagined = imagine(model, policy, *start)
+    masked = Rollout(SPEC.n_agents, WORLD_MODEL.model_copy(update={"masks": BranchMasks(**{branch: 0.0})}))
+    field = {"ac": "s_RNZ", "af": "v_RNZ", "st": "static_RNZ"}[branch]
+    garbage = {
+        **{name: getattr(imagined, name) for name in imagined.__dataclass_fields__},
+        field: [torch.full_like(code, torch.nan) for code in getattr(imagined, field)],
+    }
+    torch.testing.assert_close(masked.fuse(type(imagined)(**garbage)), masked.fuse(imagined))
+
+
+def test_branches_weigh_the_same_after_normalisation(batch):
+    model, policy, start = _setup(batch)
+    imagined = imagine(model, policy, *start)
+    louder = type(imagined)(
+        **{
+            **{name: getattr(imagined, name) for name in imagined.__dataclass_fields__},
+            "static_RNZ": [1000.0 * code for code in imagined.static_RNZ],
+        }
+    )
+    rollout = Rollout(SPEC.n_agents, WORLD_MODEL)
+    torch.testing.assert_close(rollout.fuse(louder), rollout.fuse(imagined), rtol=0.05, atol=0.05)
+
+
+def test_the_summary_reads_from_the_last_moment_to_the_first(batch):
+    model, policy, start = _setup(batch)
+    rollout = Rollout(SPEC.n_agents, WORLD_MODEL)
+    fused = rollout.fuse(imagine(model, policy, *start))
+    expected, _ = rollout.gru(torch.stack(list(fused)[::-1]))
+    torch.testing.assert_close(rollout(fused), expected[-1])
+
+
+def test_health_pairs_rows_with_what_really_came_later(batch):
+    times = torch.repeat_interleave(torch.arange(len(batch.row_sizes_T)), batch.row_sizes_T)
+    ranks = torch.cat([torch.arange(int(n)) for n in batch.row_sizes_T])
+    for k, (now, later) in enumerate(health.later_rows(batch, 3), start=1):
+        torch.testing.assert_close(times[later], times[now] + k)
+        torch.testing.assert_close(ranks[later], ranks[now])
+        assert len(now) == sum(max(0, n + 1 - k) for n in (5, 12, 1, 12, 7))
+
+
+def test_health_knows_a_perfect_model_from_a_useless_one():
+    truth = torch.randn(1000, 3, 4)
+    assert health.explained(truth, truth) == pytest.approx(1.0)
+    assert health.explained(torch.zeros_like(truth), truth) == pytest.approx(0.0, abs=0.01)
