@@ -1,0 +1,128 @@
+"""The bounded queue between play and the replay service.
+
+Episodes wait as they are until they are packed into groups; groups stay until they are acknowledged. Both
+count towards the bounds. Any number of readers may look at the groups: a new stream begins at the oldest.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from common.codec import encode_episode, episode_to_proto
+from common.types import Episode
+from protos import replay_pb2 as pb
+
+GROUPS_IN_FLIGHT = 4
+"""While so many groups are unacknowledged none is added, and what waits makes up a larger one."""
+GROUP_EPISODES = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Episodes that travel in one message."""
+
+    number: int
+    """0, 1, 2, ... in the order in which they are sent."""
+    request: pb.InsertRequest
+    queue_bytes: int
+    """What its episodes count in the queue: the size of their unpacked tensors."""
+
+    @property
+    def seqs(self) -> list[int]:
+        """The episodes' numbers."""
+        return [episode.meta.seq for episode in self.request.episodes]
+
+    @property
+    def payload_bytes(self) -> int:
+        """Size of the packed episodes."""
+        return sum(len(episode.payload) for episode in self.request.episodes)
+
+
+class Outbox:
+    """`changed` guards everything and is notified of every change; close() ends all waits."""
+
+    def __init__(self, *, max_episodes: int, max_bytes: int, group_bytes: int) -> None:
+        self.changed = threading.Condition()
+        self.held = 0
+        """Episodes that are not acknowledged."""
+        self.held_bytes = 0
+        self._max_episodes, self._max_bytes, self._group_bytes = max_episodes, max_bytes, group_bytes
+        self._waiting: deque[Episode] = deque()
+        self._groups: deque[Group] = deque()
+        self._next_group = 0
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._closed
+
+    def has_room(self, episode: Episode) -> bool:
+        """Whether it fits; in an empty queue any episode does, however large."""
+        if self.held == 0:
+            return True
+        return self.held < self._max_episodes and self.held_bytes + _size(episode) <= self._max_bytes
+
+    def add(self, episode: Episode) -> None:
+        """Takes an episode; the caller has made sure that there is room."""
+        with self.changed:
+            self._waiting.append(episode)
+            self.held += 1
+            self.held_bytes += _size(episode)
+            self.changed.notify_all()
+
+    def pack_groups(self) -> None:
+        """Packs what waits into groups until close(): the work of one thread."""
+        while episodes := self._take_waiting():
+            encoded = [episode_to_proto(encode_episode(episode)) for episode in episodes]
+            group = Group(
+                number=self._next_group,
+                request=pb.InsertRequest(episodes=encoded),
+                queue_bytes=sum(map(_size, episodes)),
+            )
+            with self.changed:
+                self._groups.append(group)
+                self._next_group += 1
+                self.changed.notify_all()
+
+    def next_after(self, number: int) -> Group | None:
+        """The oldest unacknowledged group behind `number`."""
+        with self.changed:
+            return next((group for group in self._groups if group.number > number), None)
+
+    def acknowledge(self, seqs: list[int]) -> Group:
+        """Forgets the oldest group. ValueError: it does not consist of these episodes."""
+        with self.changed:
+            if not self._groups or self._groups[0].seqs != seqs:
+                raise ValueError(f"episodes {seqs} are not the oldest group that was sent")
+            group = self._groups.popleft()
+            self.held -= len(seqs)
+            self.held_bytes -= group.queue_bytes
+            self.changed.notify_all()
+            return group
+
+    def close(self) -> None:
+        """Gives up what is held and ends all waits. May be called twice."""
+        with self.changed:
+            self._closed = True
+            self.changed.notify_all()
+
+    def _take_waiting(self) -> list[Episode]:
+        """The episodes of the next group, as soon as one may be made; none when the queue is closed."""
+        with self.changed:
+            self.changed.wait_for(
+                lambda: (self._waiting and len(self._groups) < GROUPS_IN_FLIGHT) or self._closed
+            )
+            taken, size = list[Episode](), 0
+            while self._waiting and len(taken) < GROUP_EPISODES and not self._closed:
+                size += _size(self._waiting[0])
+                if taken and size > self._group_bytes:
+                    break
+                taken.append(self._waiting.popleft())
+            return taken
+
+
+def _size(episode: Episode) -> int:
+    """Bytes of the unpacked tensors."""
+    tensors = (episode.obs, episode.state, episode.avail_actions, episode.actions, episode.reward)
+    return sum(tensor.nbytes for tensor in tensors)
