@@ -35,7 +35,8 @@ class Rollout:
     """Plays without end. A copy whose episode is over begins the next one at the next step.
 
     An episode keeps the version of the weights it was begun with, however often they change meanwhile;
-    the agents' hidden states just go on. Episode number n of the rollout has the n-th seed of `seeds`.
+    the agents' hidden states just go on. The n-th episode to begin has the n-th seed of `seeds`; if its
+    environment fails it is dropped and begun again.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Rollout:
         self._rows = np.arange(copies)
         self._length_K = np.zeros(copies, np.int64)
         self._playing_K = np.zeros(copies, np.bool_)
+        self._repeat_K = np.zeros(copies, np.bool_)
         self._start_K = np.zeros(copies, np.int64)
         self._version_K = np.zeros(copies, np.int64)
         self._last_actions_KN: IntArray = np.full((copies, n), -1, np.int64)
@@ -73,6 +75,7 @@ class Rollout:
         self._write_step(actions, result)
         self._frame, self._last_actions_KN = result.frame, actions
         self._playing_K = ~(result.done_K | result.void_K)
+        self._repeat_K = result.void_K
         self._env_steps += int((~result.void_K).sum())
         self._voided += int(result.void_K.sum())
         ended = np.flatnonzero(result.done_K & ~result.void_K)
@@ -85,8 +88,9 @@ class Rollout:
     def _begin(self) -> Frame:
         """Begins an episode in every copy that plays none."""
         begin_K = ~self._playing_K
-        self._start_K[begin_K] = self._begun + np.arange(begin_K.sum())
-        self._begun += int(begin_K.sum())
+        new_K = begin_K & ~self._repeat_K
+        self._start_K[new_K] = self._begun + np.arange(new_K.sum())
+        self._begun += int(new_K.sum())
         seeds_K = np.array([episode_seed(self._seeds, int(start)) for start in self._start_K], np.uint64)
         frame = self._environment.reset(begin_K, seeds_K)
         self._length_K[begin_K] = 0

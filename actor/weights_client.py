@@ -9,6 +9,7 @@ from common import rpc
 from common.background import Background, cancel, retrying
 from common.codec import counters_from_proto, weights_from_proto
 from common.errors import FatalError
+from common.lifecycle import StopSignal
 from common.settings import RpcSettings
 from common.types import Counters, Weights
 from protos import replay_pb2 as pb
@@ -33,7 +34,9 @@ class WeightsStats:
 class WeightsClient:
     """`newest` and `counters` are replaced whole, so the play loop reads them without waiting."""
 
-    def __init__(self, channel: grpc.Channel, settings: RpcSettings, *, poll_s: float) -> None:
+    def __init__(
+        self, channel: grpc.Channel, settings: RpcSettings, *, poll_s: float, stop: StopSignal
+    ) -> None:
         self._stub = ReplayStub(channel)
         self._settings = settings
         self._poll_s = poll_s
@@ -46,6 +49,7 @@ class WeightsClient:
         self._call: grpc.Future[pb.FetchWeightsResponse] | None = None
         self._retry = retrying(self._closing, "fetching weights")
         self._thread: Background | None = None
+        stop.call_when_set(self._interrupt)
 
     def start(self) -> None:
         """Keeps `newest` and `counters` fresh from now on."""
@@ -55,7 +59,7 @@ class WeightsClient:
     def fetch(self, *, min_version: int = 0) -> bool:
         """Waits up to 2 s for newer weights, or for `min_version`; whether any came.
 
-        Tries again as long as the service cannot be reached. FatalError: it refuses to answer.
+        Tries again while the service cannot be reached, until a stop. FatalError: it refuses to answer.
         """
         try:
             return bool(self._retry(self._fetch_once, min_version))
@@ -81,12 +85,15 @@ class WeightsClient:
 
     def close(self) -> None:
         """Ends the thread and the call that waits. May be called twice."""
+        self._interrupt()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _interrupt(self) -> None:
         with self._lock:
             self._closing.set()
             if self._call is not None:
                 cancel(self._call)
-        if self._thread is not None:
-            self._thread.join()
 
     def _run(self) -> None:
         while not self._closing.is_set():

@@ -1,0 +1,138 @@
+"""The actor process: plays with the newest weights and sends every whole episode to the replay service."""
+
+import contextlib
+import logging
+import uuid
+import zlib
+
+import torch
+
+from actor.environment import episode_seed
+from actor.joining import join_run
+from actor.play_log import PlayLog
+from actor.policy import Policy, epsilon_at
+from actor.registry import check_environment, make_environment
+from actor.replay_writer import ReplayWriter
+from actor.rollout import Rollout
+from actor.settings import ActorSettings, EnvSettings
+from actor.weights_client import WeightsClient
+from common import rpc as rpc_factory
+from common.errors import BadInputError
+from common.lifecycle import StopSignal
+from common.settings import AgentSettings, RpcSettings
+from common.types import Counters
+
+log = logging.getLogger(__name__)
+
+DRAIN_TIMEOUT_S = 5.0
+"""How long an actor that was asked to stop waits for its last acknowledgements."""
+STOP_CHECK_S = 0.5
+
+
+def run_actor(
+    *,
+    name: str,
+    env: EnvSettings,
+    settings: ActorSettings,
+    agent: AgentSettings,
+    rpc: RpcSettings,
+    seed: int,
+    batch_size: int,
+    stop: StopSignal,
+) -> None:
+    """Plays until the run is complete or `stop` is set; then returns with what it sent acknowledged.
+
+    Episodes that are not over when `stop` is set are dropped. Raises FatalError when it cannot go on.
+    """
+    check_environment(env)
+    if settings.lockstep and settings.copies != 1:
+        raise BadInputError(f"actor.lockstep needs actor.copies=1, not {settings.copies}.")
+    torch.set_num_threads(settings.threads)
+    with contextlib.ExitStack() as stack:
+        environment = make_environment(env, copies=settings.copies, threads=settings.threads)
+        stack.callback(environment.close)
+        channel = stack.enter_context(rpc_factory.channel(rpc))
+        start = join_run(channel, environment.spec, rpc, stop=stop)
+        weights = WeightsClient(channel, rpc, poll_s=settings.weights_poll_s, stop=stop)
+        stack.callback(weights.close)
+        writer = ReplayWriter(channel, settings, rpc, stop=stop)
+        stack.callback(writer.close)
+        # An actor that is started again plays other episodes than the first time.
+        seeds = (seed, zlib.crc32(name.encode()), start.episodes)
+        policy = Policy(environment.spec, agent, seed=episode_seed((*seeds, 1), 0))
+        session = uuid.uuid4().hex
+        rollout = Rollout(environment, policy, actor=name, session=session, seeds=(*seeds, 0))
+        link = _Link(writer, weights, start=start, stop=stop)
+        if settings.lockstep:
+            link.wait_for_learner(batch_size)
+        else:
+            weights.start()
+        log.info("%s plays %s %s in %d copies", name, env.name, env.map, settings.copies)
+        _play(rollout, policy, link, settings, batch_size=batch_size)
+        link.drain()
+
+
+class _Link:
+    """What the play loop knows of the run, from both clients together."""
+
+    def __init__(
+        self, writer: ReplayWriter, weights: WeightsClient, *, start: Counters, stop: StopSignal
+    ) -> None:
+        self.writer, self.weights = writer, weights
+        self._start, self._stop = start, stop
+
+    @property
+    def over(self) -> bool:
+        """Whether play ends: the run is complete, or the process was asked to stop."""
+        return self._stop.is_set() or self.writer.run_complete or self.counters.run_complete
+
+    @property
+    def counters(self) -> Counters:
+        """The newest ones."""
+        return max(self._start, self.writer.counters, self.weights.counters, key=_age)
+
+    def wait_for_learner(self, batch_size: int) -> None:
+        """Lockstep: waits until everything is stored and the learner has made its step for it.
+
+        The learner makes one step per episode and publishes each, so step n belongs to episode n; the
+        first batch is full with episode `batch_size`.
+        """
+        while not self.over and not self.writer.drain(STOP_CHECK_S):
+            pass
+        episodes = self.counters.episodes
+        while not self.over and batch_size <= episodes and self.weights.newest.version < episodes:
+            self.weights.fetch(min_version=episodes)
+
+    def drain(self) -> None:
+        """Waits for the last acknowledgements, but not for long once the process was asked to stop."""
+        while not self._stop.is_set():
+            if self.writer.drain(STOP_CHECK_S):
+                return
+        if not self.writer.drain(DRAIN_TIMEOUT_S):
+            log.warning("gave up %d episodes that were not acknowledged", self.writer.stats().held)
+
+
+def _play(rollout: Rollout, policy: Policy, link: _Link, settings: ActorSettings, *, batch_size: int) -> None:
+    play_log = PlayLog()
+    while not link.over:
+        link.weights.check()
+        newest = link.weights.newest
+        if newest is not policy.weights and newest.version > 0:
+            policy.load(newest)
+        epsilon = epsilon_at(settings.exploration, link.counters.env_steps)
+        for finished in rollout.step(epsilon=epsilon):
+            play_log.add(finished.episode)
+            if not link.writer.put(finished.episode):
+                return
+            if settings.lockstep:
+                link.wait_for_learner(batch_size)
+        play_log.write_if_due(
+            link.counters,
+            version=policy.weights.version,
+            epsilon=epsilon,
+            held=link.writer.stats().held,
+        )
+
+
+def _age(counters: Counters) -> tuple[int, int, int]:
+    return counters.env_steps, counters.weights_version, counters.samples
