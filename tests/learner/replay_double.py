@@ -59,6 +59,9 @@ class ReplayDouble(ReplayServicer):
         self.out_of_credits = []
         """Batches that had been sent each time a stream had used up its credits."""
         self.publishing = threading.Event()
+        self.status_calls = 0
+        self.looks = 0
+        """Calls of ListEvaluations."""
 
     def Sample(self, requests, context):
         first = next(requests)
@@ -101,6 +104,8 @@ class ReplayDouble(ReplayServicer):
 
     def GetStatus(self, request, context):
         with self.changed:
+            self.status_calls += 1
+            self.changed.notify_all()
             return self.status
 
     def PublishWeights(self, request, context):
@@ -115,6 +120,8 @@ class ReplayDouble(ReplayServicer):
 
     def ListEvaluations(self, request, context):
         with self.changed:
+            self.looks += 1
+            self.changed.notify_all()
             return pb.ListEvaluationsResponse(evaluations=self.evaluations)
 
     def wait_for(self, predicate):

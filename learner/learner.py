@@ -1,0 +1,173 @@
+"""The training loop: batches in, gradient steps, weights out.
+
+    for batch in reader:
+        algorithm.train_step(batch)
+        and, each at its own interval: publish weights, record losses, measure health, save a checkpoint
+
+Losses stay on the device until a record is due: that is the only place where training waits for the device.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from common.agent import pack_weights
+from common.errors import FatalError
+from common.lifecycle import StopSignal
+from common.settings import AgentSettings
+from common.types import EnvSpec, Weights
+from learner import checkpoint
+from learner.algorithms.base import Algorithm
+from learner.batching import EpisodeBatch
+from learner.checkpoint import Checkpoint
+from learner.progress import Progress
+from learner.recorder import Recorder
+from learner.replay_reader import ReplayReader
+from learner.run_monitor import RunMonitor
+from learner.settings import LearnerSettings
+from learner.weights_publisher import WeightsPublisher
+from protos import replay_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+FLUSH_TIMEOUT_S = 5.0
+"""How long the last weights may take to arrive when training ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What a checkpoint says about the run it belongs to."""
+
+    run_dir: Path
+    session: str
+    spec: EnvSpec
+    agent: AgentSettings
+    settings: LearnerSettings
+
+
+class Learner:
+    """Trains an algorithm from learner step `step` on."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        algorithm: Algorithm,
+        *,
+        step: int,
+        device: torch.device,
+        reader: ReplayReader,
+        publisher: WeightsPublisher,
+        monitor: RunMonitor,
+        recorder: Recorder,
+    ) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._algorithm = algorithm
+        self._step = step
+        self._device = device
+        self._reader = reader
+        self._publisher = publisher
+        self._monitor = monitor
+        self._recorder = recorder
+        self._published_version = 0
+        self._progress = Progress(reader.stats())
+
+    def run(self, stop: StopSignal) -> None:
+        """Trains until the run is complete or `stop` is set, then saves.
+
+        When the run is complete, it returns after the last evaluation that was due has been recorded.
+        Raises FatalError when training has failed: a loss that is not finite, a service that refuses.
+        """
+        stop.call_when_set(self._reader.close)
+        self._publish()
+        for batch in self._reader:
+            self._train(batch.to(self._device))
+        self._record()
+        self._save()
+        self._publish_last()
+        if self._reader.run_complete:
+            log.info("the run is complete after %d learner steps; waiting for evaluations", self._step)
+            self._monitor.wait_until_evaluated(stop)
+
+    def _train(self, batch: EpisodeBatch) -> None:
+        self._progress.add(self._algorithm.train_step(batch))
+        self._step += 1
+        if self._due(self._settings.publish_every_steps):
+            self._publish()
+        if self._due(self._settings.log_every_steps):
+            self._record()
+        if self._due(self._settings.health_every_steps):
+            self._write(self._algorithm.health(batch))
+        if self._due(self._settings.checkpoint_every_steps):
+            self._record()  # a checkpoint of weights that are not finite would be worse than none
+            self._save()
+
+    def _due(self, every_steps: int) -> bool:
+        return self._step % every_steps == 0
+
+    def _weights(self) -> Weights:
+        # Version 0 means that there are no weights yet, so those before the first step are 1 too.
+        version = max(1, self._step)
+        return pack_weights(self._algorithm.agent, session=self._context.session, version=version)
+
+    def _publish(self) -> None:
+        weights = self._weights()
+        if weights.version > self._published_version:  # one version is never two different weights
+            self._publisher.publish(weights)
+            self._published_version = weights.version
+
+    def _publish_last(self) -> None:
+        self._publish()
+        if not self._publisher.flush(FLUSH_TIMEOUT_S):
+            log.warning("the last weights could not be published within %.0f s", FLUSH_TIMEOUT_S)
+
+    def _record(self) -> None:
+        """Records means and rates since the last time; raises FatalError if a loss was not finite."""
+        steps = self._progress.steps
+        if steps == 0:
+            return
+        figures = self._progress.take(self._reader.stats())
+        self._write({**figures, **_run_figures(self._monitor.status)})
+        broken = [n for n, v in figures.items() if n.startswith("loss/") and not math.isfinite(v)]
+        if broken:
+            newest = checkpoint.latest(self._context.run_dir)
+            raise FatalError(
+                f"{', '.join(broken)} was not finite between learner steps {self._step - steps + 1} and "
+                f"{self._step}; the newest checkpoint is {newest or 'not written yet'}: "
+                "resume from it, with a lower learner.optimiser.learning_rate if it happens again"
+            )
+
+    def _write(self, figures: Mapping[str, float]) -> None:
+        if figures:
+            env_steps = self._monitor.status.counters.env_steps
+            self._recorder.record(learner_step=self._step, env_steps=env_steps, figures=figures)
+
+    def _save(self) -> None:
+        if self._step == 0:
+            return
+        saved = Checkpoint(
+            step=self._step,
+            spec=self._context.spec,
+            agent=self._context.agent,
+            settings=self._settings,
+            weights=self._weights(),
+            algorithm=self._algorithm.state_dict(),
+        )
+        checkpoint.save(self._context.run_dir, saved, keep=self._settings.keep_checkpoints)
+
+
+def _run_figures(status: pb.GetStatusResponse) -> dict[str, float]:
+    if not status.HasField("spec"):  # the service has not been asked yet
+        return {}
+    return {
+        "replay/episodes": status.counters.episodes,
+        "replay/samples_per_insert": status.samples_per_insert,
+        "replay/window_episodes": status.window_episodes,
+        "replay/weights_lag": status.weights_lag,
+        "train/return": status.train_return,
+        "train/win_rate": status.train_win_rate,
+    }
