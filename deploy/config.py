@@ -38,7 +38,7 @@ class Sources:
 
 
 def load_config(sources: Sources) -> Config:
-    """The configuration that the sources make together; raises BadInputError on anything that is wrong in one."""
+    """What the sources make together; raises BadInputError on anything that is wrong in one."""
     merged: dict[str, Any] = {}
     for source, values in _layers(sources):
         check_keys(values, source)
@@ -109,8 +109,8 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in top.items():
         below = merged.get(name)
-        both_nested = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[name] = _merge(below, value) if both_nested else value
+        nested = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[name] = _merge(below or {}, value) if nested else value
     return merged
 
 

@@ -1,4 +1,4 @@
-"""The configuration's keys in dotted form: which there are, of which type, and which is nearest to a wrong one."""
+"""The configuration's keys in dotted form: which there are, and which is nearest to a wrong one."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ def settings_fields() -> Iterator[tuple[str, FieldInfo]]:
 def check_keys(
     values: Mapping[str, Any], source: str, *, section: type[Settings] = Config, prefix: str = ""
 ) -> None:
-    """Raises BadInputError, naming the nearest valid key, if a key of nested `values` is none of the configuration's."""
+    """Raises BadInputError, naming the nearest valid key, if nested `values` have an unknown one."""
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in section.model_fields:
@@ -46,7 +46,7 @@ def check_keys(
 
 
 def takes_text(key: str) -> bool:
-    """Whether the setting under a dotted key is a plain string, so that its value is not to be read as YAML."""
+    """Whether a dotted key is a plain string, so that its value is not to be read as YAML."""
     return any(name == key and field.annotation is str for name, field in settings_fields())
 
 

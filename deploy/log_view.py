@@ -10,7 +10,8 @@ def log_lines(snapshot: Snapshot) -> Iterator[str]:
     """The same figures as on the screen, in a few lines."""
     yield (
         f"{snapshot.phase}: {snapshot.counters.env_steps:,} of {snapshot.total_env_steps:,} steps "
-        f"({snapshot.progress:.0%}), {duration(snapshot.wall_s)} gone, {duration(snapshot.time_left_s)} left; "
+        f"({snapshot.progress:.0%}), "
+        f"{duration(snapshot.wall_s)} gone, {duration(snapshot.time_left_s)} left; "
         f"{snapshot.episodes_per_s:.1f} episodes/s, {snapshot.learner_steps_per_s:.1f} learner steps/s, "
         f"samples per insert {snapshot.samples_per_insert:.2f}, weights {snapshot.weights_lag:.1f} steps old"
     )

@@ -1,10 +1,10 @@
 """The files of one run: where they are, how the directory is made, and what outlives a stop."""
 
+import contextlib
 import fcntl
 import json
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ class RunDir:
         self.redis = root / "redis"
         self.summary = root / "summary.json"
         self._elapsed = root / "elapsed.json"
-        self._lock = root / ".lock"
 
     @classmethod
     def create(cls, root: Path) -> "RunDir":
@@ -58,15 +57,15 @@ class RunDir:
         run_dir.logs.mkdir(exist_ok=True)
         return run_dir
 
-    def lock(self) -> int:
-        """Keeps other launchers out until this process ends; FatalError if one is at work. Returns the descriptor."""
-        descriptor = os.open(self._lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise FatalError(f"Another vdfd train is at work in {self.root}; stop it first.") from error
-        return descriptor
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other launchers out; FatalError if one is at work. A lock dies with its process."""
+        with (self.root / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FatalError(f"Another vdfd train is at work in {self.root}; stop it first.") from error
+            yield
 
     def elapsed(self) -> Elapsed:
         """What the run has taken before this start."""

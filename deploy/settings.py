@@ -6,9 +6,9 @@ from pydantic import Field, model_validator
 
 from actor.settings import ActorSettings, EnvSettings
 from common.settings import AgentSettings, PositiveFloat, PositiveInt, RpcSettings, Settings
+from deploy.address import split_address
 from learner.settings import LearnerSettings
 from replay.settings import ReplaySettings
-
 
 ENVIRONMENT_PREFIX = "VDFD_"
 """Of environment variables that hold settings."""
@@ -66,6 +66,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        split_address(self.rpc.address)
         if self.learner.batch_size > self.replay.window_episodes:
             raise ValueError(
                 f"learner.batch_size ({self.learner.batch_size}) cannot be larger than "

@@ -34,6 +34,8 @@ class Snapshot:
     """starting, training, finishing or stopping."""
     wall_s: float
     """Since the run began, without the time between a stop and --resume."""
+    restarts: int
+    """Of all processes together, over the same time."""
     total_env_steps: int
     counters: Counters
     learner_steps: int
@@ -70,11 +72,6 @@ class Snapshot:
         if steps_left == 0:
             return 0.0
         return steps_left / self.env_steps_per_s if self.env_steps_per_s > 0 else None
-
-    @property
-    def restarts(self) -> int:
-        """Of all processes together."""
-        return sum(row.restarts for row in self.processes)
 
     @property
     def win_rate_last3(self) -> float | None:

@@ -68,7 +68,7 @@ class Process:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Starts the child and keeps it running until it is done or stopped; FatalError when it is given up."""
+        """Keeps the child running until it is done or stopped; FatalError when it is given up."""
         while not self._stop.is_set():
             code = await self._run_once()
             if self._stop.is_set():

@@ -1,7 +1,7 @@
 """YAML as people expect it (the core schema of YAML 1.2): 1e-3 is a number, "on" and "no" are words."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -19,9 +19,9 @@ _RESOLVERS = {
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
-    def construct_yaml_int(self, node: Any) -> int:
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """Decimal always: YAML 1.1 reads 010 as eight."""
         return int(self.construct_scalar(node))
 
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """The same for writing, so that what is written reads back as the same values."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 for _tag, (_pattern, _first) in _RESOLVERS.items():
@@ -39,11 +39,11 @@ for _tag, (_pattern, _first) in _RESOLVERS.items():
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def load(text: str) -> Any:
+def load(text: str) -> Any:  # noqa: ANN401
     """The value of a YAML text; raises yaml.YAMLError if it is none."""
     return yaml.load(text, Loader=_Loader)  # _Loader is a SafeLoader
 
 
-def dump(value: Any) -> str:
+def dump(value: object) -> str:
     """A YAML text that `load` reads back as `value`; keys keep their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,224 @@
+"""The command line `vdfd`. Torch and JAX are imported by the commands that need them, so --help is quick."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.errors import BadInputError, FatalError
+from common.lifecycle import StopSignal
+from deploy.cli_options import takes_configuration
+from deploy.config import Sources, config_text, load_config
+from deploy.keys import settings_fields
+from deploy.settings import Config
+
+_HELP = """Trains cooperative agents with VDFD or QMIX.
+
+[bold]vdfd train[/] runs everything on this machine: a replay service with its Redis, a learner, actors and
+an evaluator. The other commands are its parts, for those who start them themselves.
+
+Settings come from a preset, then --config FILE, then environment variables (VDFD_ENV__MAP=2s3z), then
+KEY=VALUE arguments, then options such as --map; the later wins. [bold]vdfd config[/] shows the result.
+"""
+_MANUAL_RUN_DIR = Path("runs/manual")
+
+app = typer.Typer(
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+RunDirOption = Annotated[Path, typer.Option(help="Directory of the run's files.")]
+
+
+@app.command()
+@takes_configuration
+def train(
+    sources: Sources,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where the run's files go; by default a new directory in runs/.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="Goes on with a stopped run, or with more --steps than it had."),
+    ] = None,
+) -> None:
+    """Trains with a local cluster, from start to end, and shows how it goes.
+
+    Ctrl-C saves and ends within seconds; a second one ends at once.
+
+    Examples:
+
+      vdfd train
+
+      vdfd train --algo qmix --map 2s3z --actors 4 --steps 500000 --seed 2
+
+      vdfd train learner.optimiser.learning_rate=1e-3 actor.copies=32
+
+      vdfd train --resume runs/vdfd-smax-3m-seed1-20260101-120000 --steps 300000
+    """
+    from deploy import train as training
+
+    if resume is None:
+        code = training.train_new(sources, run_dir)
+    elif run_dir is None:
+        code = training.resume(sources, resume)
+    else:
+        raise BadInputError("--resume goes on in the run's own directory: leave --run-dir out.")
+    raise typer.Exit(code)
+
+
+@app.command()
+@takes_configuration
+def replay(sources: Sources, run_dir: RunDirOption = _MANUAL_RUN_DIR) -> None:
+    """The replay service: the one address that all other processes talk to.
+
+    It starts a Redis of its own, with its data in RUN_DIR/redis, unless replay.redis_url names one.
+
+    Example: vdfd replay --address 0.0.0.0:50051 replay.redis_url=redis://localhost:6379/0
+    """
+    config = load_config(sources)
+    from deploy.processes import serve_replay
+
+    serve_replay(config, run_dir, _prepare())
+
+
+@app.command()
+@takes_configuration
+def learner(sources: Sources, run_dir: RunDirOption = _MANUAL_RUN_DIR) -> None:
+    """The learner: trains on batches of the replay service and publishes weights.
+
+    Goes on from the newest checkpoint in RUN_DIR, if there is one.
+
+    Example: vdfd learner --address replay-host:50051 --run-dir runs/big --map 2s3z
+    """
+    config = _client_config(sources)
+    from learner.main import run_learner
+
+    run_learner(
+        settings=config.learner,
+        agent=config.agent,
+        rpc=config.rpc,
+        seed=config.run.seed,
+        run_dir=run_dir,
+        stop=_prepare(),
+    )
+
+
+@app.command()
+@takes_configuration
+def actor(
+    sources: Sources, name: Annotated[str, typer.Option(help="Unique among the run's actors.")] = "actor-0"
+) -> None:
+    """An actor: plays episodes and sends them to the replay service.
+
+    Example: vdfd actor --name actor-7 --address replay-host:50051 --map 2s3z actor.copies=32
+    """
+    config = _client_config(sources)
+    from actor.main import run_actor
+
+    run_actor(
+        name=name,
+        env=config.env,
+        settings=config.actor,
+        agent=config.agent,
+        rpc=config.rpc,
+        seed=config.run.seed,
+        batch_size=config.learner.batch_size,
+        stop=_prepare(),
+    )
+
+
+@app.command()
+@takes_configuration
+def evaluator(
+    sources: Sources,
+    name: Annotated[str, typer.Option(help="Unique among the run's evaluators.")] = "evaluator",
+) -> None:
+    """An evaluator: plays greedy test episodes whenever they fall due.
+
+    Example: vdfd evaluator --address replay-host:50051 --map 2s3z
+    """
+    config = _client_config(sources)
+    from actor.evaluator import run_evaluator
+
+    run_evaluator(
+        name=name,
+        env=config.env,
+        settings=config.actor,
+        agent=config.agent,
+        rpc=config.rpc,
+        seed=config.run.seed,
+        stop=_prepare(),
+    )
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint directory, or a run directory: its newest.")
+    ],
+    episodes: Annotated[int, typer.Option(min=1, help="How many episodes are played.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Of the battles; equal seeds give equal battles.")] = 0,
+) -> None:
+    """Plays greedy episodes with saved weights: win rate with its 95 % interval.
+
+    Example: vdfd evaluate runs/vdfd-smax-3m-seed1-20260101-120000 --episodes 512
+    """
+    from deploy.evaluate import evaluate as play
+
+    raise typer.Exit(play(checkpoint, episodes=episodes, seed=seed, stop=_prepare(logging.WARNING)))
+
+
+@app.command("config")
+@takes_configuration
+def show_config(
+    sources: Sources,
+    explain: Annotated[bool, typer.Option(help="Lists all keys with their meaning instead.")] = False,
+) -> None:
+    """Prints the configuration that the given sources make, as YAML; --config reads it back.
+
+    Example: vdfd config --map 2s3z > mine.yaml && vdfd train --config mine.yaml
+    """
+    config = load_config(sources)
+    if not explain:
+        print(config_text(config), end="")
+        return
+    for key, field in settings_fields():
+        print(f"{key}: {' '.join((field.description or '').split())}")
+
+
+def main() -> None:
+    """Runs the command line; expected failures are one sentence on stderr and an exit code."""
+    try:
+        app()
+    except FatalError as error:
+        print(f"vdfd: {error}", file=sys.stderr)
+        sys.exit(error.code)
+
+
+def _client_config(sources: Sources) -> Config:
+    config = load_config(sources)
+    if config.rpc.address.endswith(":0"):
+        raise BadInputError(
+            "rpc.address has port 0: give the replay service's address by --address HOST:PORT."
+        )
+    return config
+
+
+def _prepare(level: int = logging.INFO) -> StopSignal:
+    """Logging to stderr, and the signals."""
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    stop = StopSignal()
+    stop.install()
+    return stop
+
+
+if __name__ == "__main__":
+    main()

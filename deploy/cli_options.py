@@ -1,0 +1,100 @@
+"""The options by which every command takes its configuration."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Concatenate, ParamSpec
+
+import typer
+
+from actor.registry import ENVIRONMENTS
+from deploy.config import Sources
+from deploy.preset import preset_names
+from learner.algorithms import ALGORITHM_NAMES
+
+P = ParamSpec("P")
+
+_PANEL = "Configuration"
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def sources_of(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE", help="Settings, for example learner.optimiser.learning_rate=1e-3."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Named settings to begin with: {_any_of(preset_names())}.", rich_help_panel=_PANEL
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with settings, such as a run's config.yaml.", rich_help_panel=_PANEL),
+    ] = None,
+    algo: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Algorithm, with the preset of its name: {_any_of(ALGORITHM_NAMES)}.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help=f"Environment: {_any_of(ENVIRONMENTS)}.", rich_help_panel=_PANEL)
+    ] = None,
+    map_: Annotated[
+        str | None,
+        typer.Option("--map", help="Map of the environment: 3m, 2s3z, 5m_vs_6m...", rich_help_panel=_PANEL),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Environment steps of the whole run.", rich_help_panel=_PANEL)
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(help="Actor processes of the local cluster.", rich_help_panel=_PANEL)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.", rich_help_panel=_PANEL)] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of the replay service.", rich_help_panel=_PANEL),
+    ] = None,
+) -> Sources:
+    """What was given on the command line and in the environment."""
+    options = {
+        "learner.algorithm": algo,
+        "env.name": env,
+        "env.map": map_,
+        "run.env_steps": steps,
+        "run.actors": actors,
+        "run.seed": seed,
+        "rpc.address": address,
+    }
+    return Sources(
+        preset=preset,
+        file=config,
+        environment=os.environ,
+        overrides=tuple(overrides or ()),
+        options=options,
+    )
+
+
+def takes_configuration(command: Callable[Concatenate[Sources, P], None]) -> Callable[..., None]:
+    """Gives a command the options of `sources_of` besides its own; it gets the Sources they make."""
+    options = inspect.signature(sources_of, eval_str=True).parameters
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def with_options(**given: object) -> None:
+        chosen = {name: given.pop(name) for name in options}
+        command(sources_of(**chosen), **given)  # type: ignore[arg-type, call-arg]
+
+    signature = inspect.Signature([*own, *options.values()])
+    with_options.__signature__ = signature  # type: ignore[attr-defined]
+    return with_options

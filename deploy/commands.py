@@ -1,0 +1,51 @@
+"""The command line of every process of the local cluster."""
+
+import sys
+
+from deploy.run_dir import RunDir
+from deploy.run_status import RunStatus
+from deploy.settings import Config
+from deploy.supervisor import ProcessSpec
+
+
+def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address: str) -> list[ProcessSpec]:
+    """The replay service first, then the others in the order in which they are to be started."""
+    limits = config.supervisor
+    in_run_dir = ("--run-dir", str(run_dir.root))
+
+    def command(role: str, *options: str) -> tuple[str, ...]:
+        # -P: a folder of the same name where the command was given must not be taken for ours.
+        python = (sys.executable, "-P", "-m", "deploy.cli", role)
+        return (*python, "--config", str(run_dir.config), "--address", address, *options)
+
+    replay = ProcessSpec(
+        name="replay",
+        command=command("replay", *in_run_dir),
+        stop_order=2,
+        stop_timeout_s=limits.replay_stop_s,
+    )
+    learner = ProcessSpec(
+        name="learner",
+        command=command("learner", *in_run_dir),
+        stop_order=1,
+        stop_timeout_s=limits.learner_stop_s,
+        is_done=status.learner_done,
+    )
+    actors = [
+        ProcessSpec(
+            name=name,
+            command=command("actor", "--name", name),
+            stop_order=0,
+            stop_timeout_s=limits.actor_stop_s,
+            is_done=status.actors_done,
+        )
+        for name in (f"actor-{number}" for number in range(config.run.actors))
+    ]
+    evaluator = ProcessSpec(
+        name="evaluator",
+        command=command("evaluator"),
+        stop_order=0,
+        stop_timeout_s=limits.actor_stop_s,
+        is_done=status.evaluator_done,
+    )
+    return [replay, learner, *actors, evaluator]

@@ -1,0 +1,28 @@
+"""The replay service as a process of its own."""
+
+import asyncio
+from pathlib import Path
+
+from replay.server import serve
+
+from common.lifecycle import StopSignal
+from deploy.run_dir import RunDir
+from deploy.settings import Config
+
+
+def serve_replay(config: Config, run_dir: Path, stop: StopSignal) -> None:
+    """Serves until it is asked to stop."""
+    data_dir = RunDir(run_dir).redis
+    data_dir.mkdir(parents=True, exist_ok=True)
+    asyncio.run(
+        serve(
+            config.replay,
+            config.rpc,
+            seed=config.run.seed,
+            total_env_steps=config.run.env_steps,
+            batch_size=config.learner.batch_size,
+            data_dir=data_dir,
+            stop=stop,
+            on_ready=lambda address: print(f"Replay service at {address}", flush=True),
+        )
+    )

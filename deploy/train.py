@@ -1,0 +1,105 @@
+"""`vdfd train`: makes or opens the run directory, runs the local cluster, and says how it ended."""
+
+import asyncio
+import dataclasses
+import functools
+from pathlib import Path
+
+from common.errors import BadInputError, FatalError
+from deploy.address import claim_address
+from deploy.cluster import Cluster
+from deploy.config import Sources, load_config, save_config
+from deploy.formatting import duration
+from deploy.run_dir import RunDir, default_name
+from deploy.settings import Config
+from deploy.snapshot import LAST_EVALUATIONS, Snapshot
+from deploy.view import open_view
+
+EXIT_STOPPED = 130
+
+# Port 0: the launcher chooses a free one, so that several runs can share a machine.
+_DEFAULTS = {"rpc": {"address": "127.0.0.1:0"}}
+
+# What a run is cannot change when it goes on; how long, how fast and how it is watched can.
+_FIXED = (
+    "run.seed",
+    "env",
+    "agent",
+    "learner.algorithm",
+    "learner.batch_size",
+    "learner.mixer",
+    "learner.world_model",
+    "learner.optimiser.name",
+)
+
+
+def train_new(sources: Sources, run_dir: Path | None) -> int:
+    """Trains in a new directory. Returns the exit code: 0, or 130 after Ctrl-C."""
+    config = load_config(dataclasses.replace(sources, defaults=_DEFAULTS))
+    address = claim_address(config.rpc.address)
+    root = run_dir or Path(config.run.out) / (config.run.name or default_name(config))
+    return _train(config, RunDir.create(root), address)
+
+
+def resume(sources: Sources, run_dir: Path) -> int:
+    """Goes on with a run that was stopped, or that is to have more steps than it had."""
+    if sources.preset is not None or sources.file is not None:
+        raise BadInputError(
+            "--resume goes on with the run's own configuration: leave --preset and --config out."
+        )
+    files = RunDir.existing(run_dir)
+    before = load_config(Sources(file=files.config))
+    config = load_config(dataclasses.replace(sources, file=files.config))
+    _check_same_run(before, config)
+    if files.summary.exists() and config.run.env_steps == before.run.env_steps:
+        raise BadInputError(
+            f"The run in {run_dir} is complete with {before.run.env_steps} steps: "
+            "give more by --steps to go on."
+        )
+    return _train(config, files, claim_address(config.rpc.address))
+
+
+def _train(config: Config, files: RunDir, address: str) -> int:
+    with files.locked():
+        files.summary.unlink(missing_ok=True)
+        save_config(config, files.config)
+        print(f"Run directory: {files.root}", flush=True)
+        view = open_view(log_interval_s=config.supervisor.log_interval_s)
+        try:
+            last = asyncio.run(Cluster(config, files, view, address=address).run())
+        except FatalError as error:
+            raise FatalError(f"{error}\n{_how_to_resume(files)}", code=error.code) from error
+        finally:
+            view.close()
+    print(_how_to_resume(files) if last is None else _result(last, files))
+    return EXIT_STOPPED if last is None else 0
+
+
+def _check_same_run(before: Config, now: Config) -> None:
+    for key in _FIXED:
+        was, is_now = (functools.reduce(getattr, key.split("."), config) for config in (before, now))
+        if was != is_now:
+            raise BadInputError(f"--resume cannot change {key}: start a new run for that.")
+    if now.run.env_steps < before.run.env_steps:
+        raise BadInputError(
+            f"--resume cannot lower run.env_steps from {before.run.env_steps} to {now.run.env_steps}."
+        )
+
+
+def _how_to_resume(files: RunDir) -> str:
+    return f"Go on with: vdfd train --resume {files.root}"
+
+
+def _result(last: Snapshot, files: RunDir) -> str:
+    rate = last.win_rate_last3
+    points = min(LAST_EVALUATIONS, len(last.evaluations))
+    return (
+        f"Done: {last.counters.env_steps:,} environment steps, {last.counters.episodes:,} episodes and "
+        f"{last.learner_steps:,} learner steps in {duration(last.wall_s)}.\n"
+        + (
+            "No evaluation was due.\n"
+            if rate is None
+            else f"Test Win Rate {rate:.3f}, mean of the last {points}.\n"
+        )
+        + f"Results: {files.summary}"
+    )
