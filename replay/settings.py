@@ -1,5 +1,9 @@
 """Settings of the replay service."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from common.settings import PositiveFloat, PositiveInt, Settings
 
 
@@ -9,15 +13,21 @@ class ReplaySettings(Settings):
     redis_url: str = ""
     """redis://, rediss:// or unix:// address. Empty: start redis-server or valkey-server from the PATH,
     or else the embedded one. memory:// keeps everything in the service's memory (tests only)."""
+    redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "vdfd"
+    """All keys begin with it; runs that share a Redis need different ones."""
+    redis_timeout_s: PositiveFloat = 5.0
+    """How long Redis may take to answer before it counts as unreachable."""
+    redis_connect_timeout_s: PositiveFloat = 15.0
+    """How long the service waits for Redis when it starts, loading of the data included."""
     window_episodes: PositiveInt = 5_000
     """The newest episodes, from which batches are drawn."""
     window_bytes: PositiveInt = 8 * 1024**3
-    """The same in bytes; whichever bound is reached first removes the oldest."""
+    """The same in bytes; whichever bound is reached first removes the oldest, down to one batch."""
     cache_bytes: PositiveInt = 1024**3
     """Memory in which the service keeps episodes so that samples need no storage access."""
     samples_per_insert: PositiveFloat = 32.0
     """Episodes handed out in batches per episode stored: with batches of 32, one learner step each."""
-    insert_lead_episodes: int = 64
+    insert_lead_episodes: Annotated[int, Field(ge=0)] = 64
     """How many episodes actors may be ahead of the learner before inserts wait. 0: lockstep."""
     evaluation_interval: PositiveInt = 10_000
     """Environment steps between evaluations."""

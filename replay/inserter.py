@@ -1,0 +1,108 @@
+"""How groups of episodes enter: checked in threads, then committed in order as the rate limiter lets them."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from common.types import Counters, EnvSpec
+from protos import replay_pb2 as pb
+from replay.admission import Rejection, admit
+from replay.cache import EpisodeCache
+from replay.changes import Topic
+from replay.read_ahead import read_ahead
+from replay.stats import InsertRecorder
+from replay.storage import Commit, Group, NewEpisode, Outcome, Storage
+
+CHECKED_AHEAD = 2
+"""Groups of one stream that are read and checked while the one before is committed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inserted:
+    """What became of a group: per episode its seq and outcome, or why it was rejected."""
+
+    results: tuple[tuple[int, Outcome | Rejection], ...]
+    counters: Counters
+
+
+class Inserter:
+    """Stores groups. `recorder` and `cache` learn of every episode that went in."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        cache: EpisodeCache,
+        recorder: InsertRecorder,
+        executor: ThreadPoolExecutor,
+        *,
+        max_episode_bytes: int,
+    ) -> None:
+        self._storage = storage
+        self._cache = cache
+        self._recorder = recorder
+        self._executor = executor
+        self._max_episode_bytes = max_episode_bytes
+        self._turn = asyncio.Lock()
+
+    async def insert_all(
+        self, groups: AsyncIterator[Sequence[pb.Episode]], spec: EnvSpec
+    ) -> AsyncGenerator[Inserted, None]:
+        """Answers every group, in order, when the storage holds it."""
+        loop = asyncio.get_running_loop()
+
+        async def check(episodes: Sequence[pb.Episode]) -> list[NewEpisode | Rejection]:
+            return await loop.run_in_executor(self._executor, admit, episodes, spec, self._max_episode_bytes)
+
+        async with aclosing(read_ahead(groups, check, CHECKED_AHEAD, self._storage.changes)) as checked:
+            async for admitted in checked:
+                yield await self._insert(admitted)
+
+    async def _insert(self, admitted: list[NewEpisode | Rejection]) -> Inserted:
+        episodes = tuple(item for item in admitted if isinstance(item, NewEpisode))
+        outcomes: tuple[Outcome, ...] = ()
+        if episodes:
+            commit = await self._commit(Group(id=uuid.uuid4().hex, episodes=episodes))
+            outcomes, counters = commit.outcomes, commit.counters
+            self._observe(episodes, commit)
+        else:
+            counters = (await self._storage.status()).counters
+        given = iter(outcomes)
+        results: list[tuple[int, Outcome | Rejection]] = []
+        for item in admitted:
+            if isinstance(item, Rejection):
+                self._recorder.rejected()
+                results.append((item.seq, item))
+            else:
+                results.append((item.meta.seq, next(given)))
+        return Inserted(results=tuple(results), counters=counters)
+
+    async def _commit(self, group: Group) -> Commit:
+        """Commits at once if nothing waits; else in turn, each as soon as the limiter lets it."""
+        changes, again = self._storage.changes, False
+        if not self._turn.locked():
+            commit = await self._storage.commit(group, again=False)
+            if not commit.held_back:
+                return commit
+            again = True
+        async with self._turn:
+            while True:
+                freed = changes.event(Topic.SAMPLES)
+                commit = await self._storage.commit(group, again=again)
+                if not commit.held_back:
+                    return commit
+                again = True
+                await changes.wait(freed)
+
+    def _observe(self, episodes: tuple[NewEpisode, ...], commit: Commit) -> None:
+        self._cache.advance(commit.tail, self._storage.epoch)
+        index = commit.first_index
+        for episode, outcome in zip(episodes, commit.outcomes, strict=True):
+            if outcome is Outcome.STORED:
+                self._cache.put(index, episode.blob)
+                self._recorder.stored(episode.meta, commit.counters.weights_version)
+                index += 1
+            elif outcome is Outcome.DUPLICATE:
+                self._recorder.duplicate()

@@ -1,0 +1,231 @@
+"""All of a run's state in Redis: it survives the service, and several replicas may use it at once.
+
+The steps themselves, and the keys, are in redis_scripts.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from common import codec
+from common.types import Counters, EnvSpec, Evaluation, Weights
+from protos import replay_pb2 as pb
+from replay import redis_scripts as scripts
+from replay.changes import Changes
+from replay.errors import RunMismatchError, StateConflictError
+from replay.redis_link import Argument, RedisLink
+from replay.storage import (
+    NO_WEIGHTS,
+    Claim,
+    Commit,
+    Group,
+    Outcome,
+    Reservation,
+    Rules,
+    RunParameters,
+    RunStatus,
+)
+
+STATE_FIELDS = ("env_steps", "head", "tail", "bytes", "samples", "weights_session", "weights_version")
+
+
+class RedisStorage:
+    """Implements Storage over a link that is connected."""
+
+    def __init__(self, link: RedisLink, rules: Rules) -> None:
+        self._link = link
+        self._rules = rules
+        self._limiter = (rules.batch_size, repr(rules.samples_per_insert), rules.insert_lead_episodes)
+        self._newest = NO_WEIGHTS
+
+    @property
+    def changes(self) -> Changes:
+        """See Storage."""
+        return self._link.changes
+
+    @property
+    def reachable(self) -> bool:
+        """See Storage."""
+        return self._link.reachable
+
+    @property
+    def epoch(self) -> int:
+        """See Storage."""
+        return self._link.epoch
+
+    async def close(self) -> None:
+        """See Storage."""
+        await self._link.close()
+
+    async def open_run(self, run: RunParameters) -> None:
+        """See Storage."""
+        compared: list[Argument] = []
+        for name in ("batch_size", "seed", "samples_per_insert"):
+            compared += (name, repr(getattr(run, name)))
+        differs = await self._link.run(scripts.OPEN_RUN, *compared, run.total_env_steps)
+        if differs:
+            raise RunMismatchError(*(value.decode() for value in differs))
+
+    async def register_spec(self, spec: EnvSpec) -> EnvSpec:
+        """See Storage."""
+        run, message = self._link.key("run"), codec.spec_to_proto(spec).SerializeToString()
+        _, held = await self._link.transaction(("HSETNX", run, "spec", message), ("HGET", run, "spec"))
+        return codec.spec_from_proto(pb.EnvSpec.FromString(held))
+
+    async def spec(self) -> EnvSpec | None:
+        """See Storage."""
+        held = await self._link.command("HGET", self._link.key("run"), "spec")
+        return None if held is None else codec.spec_from_proto(pb.EnvSpec.FromString(held))
+
+    async def status(self) -> RunStatus:
+        """See Storage."""
+        state, total, pending = await self._state()
+        return RunStatus(
+            counters=_counters(state, total),
+            total_env_steps=total,
+            tail=int(state["tail"]),
+            head=int(state["head"]),
+            window_bytes=int(state["bytes"]),
+            evaluations_pending=pending,
+        )
+
+    async def commit(self, group: Group, *, again: bool) -> Commit:
+        """See Storage. The first time the blobs travel in the same round trip as the script's call."""
+        rules, upload = self._rules, self._link.key(f"upload:{group.id}:")
+        bounds = (rules.window_episodes, rules.window_bytes, rules.evaluation_interval)
+        arguments: list[Argument] = [*self._limiter, *bounds, upload]
+        for episode in group.episodes:
+            arguments += (episode.meta.session, _decimal(episode.meta.seq), episode.meta.length)
+        blobs = {f"{upload}{n}": episode.blob for n, episode in enumerate(group.episodes, 1)}
+        reply = await self._link.run(scripts.COMMIT, *arguments, uploads={} if again else blobs)
+        if reply[0] == b"MISSING" and again:  # held back for so long that they have expired
+            reply = await self._link.run(scripts.COMMIT, *arguments, uploads=blobs)
+        if reply[0] == b"MISSING":
+            raise self._link.unavailable("it does not keep what it is sent; its memory may be too small")
+        return _commit(reply)
+
+    async def open_stream(self, consumed_batches: int) -> int:
+        """See Storage."""
+        samples = consumed_batches * self._rules.batch_size
+        return int(await self._link.run(scripts.OPEN_STREAM, samples))
+
+    async def reserve(self, stream: int, batch: int, *, take: bool) -> Reservation:
+        """See Storage."""
+        reply = await self._link.run(scripts.RESERVE, *self._limiter, stream, batch, int(take))
+        answer, tail, head = reply
+        if answer == b"SUPERSEDED":
+            raise StateConflictError("another Sample stream was opened; a run has one learner")
+        return Reservation(granted=answer == b"GRANTED", end_of_run=answer == b"END", tail=tail, head=head)
+
+    async def read(self, indices: Sequence[int]) -> list[bytes | None]:
+        """See Storage."""
+        if not indices:
+            return []
+        keys = (self._link.key(f"episode:{index}") for index in indices)
+        blobs: list[bytes | None] = await self._link.command("MGET", *keys)
+        return blobs
+
+    async def publish_weights(self, weights: Weights) -> None:
+        """See Storage."""
+        version = _decimal(weights.version)
+        upload = self._link.key(f"upload:weights:{weights.session}:{version}")
+        arguments = (weights.session, version, upload)
+        newer = await self._link.run(scripts.PUBLISH_WEIGHTS, *arguments, uploads={upload: weights.data})
+        if newer:
+            raise StateConflictError(f"version {weights.version} is older than the newest, {int(newer)}")
+
+    async def newest_weights(self, have: Weights) -> tuple[Weights, Counters]:
+        """See Storage. Keeps a copy, since every actor asks for the same."""
+        while True:
+            state, total, _ = await self._state()
+            session, version = state["weights_session"].decode(), int(state["weights_version"])
+            newest = Weights(session=session, version=version)
+            if version and newest != replace(have, data=b""):
+                if newest != replace(self._newest, data=b""):
+                    data = await self._weights_data(newest)
+                    if data is None:  # replaced since; look again
+                        continue
+                    self._newest = replace(newest, data=data)
+                newest = self._newest
+            return newest, _counters(state, total)
+
+    async def claim_evaluation(self) -> Claim:
+        """See Storage."""
+        while True:
+            lease_ms = int(self._rules.evaluation_lease_s * 1000)
+            point, weights_id, *rest = await self._link.run(scripts.CLAIM_EVALUATION, lease_ms)
+            if not point:
+                wait_ms, run_complete = rest
+                wait_s = None if wait_ms < 0 else wait_ms / 1000
+                return _claim(None, NO_WEIGHTS, wait_s, run_complete=bool(run_complete))
+            session, version = weights_id.decode().split(" ")
+            weights = Weights(session=session, version=int(version))
+            data = await self._weights_data(weights)
+            if data is not None:  # else it was reported since; take the next
+                return _claim(int(point), replace(weights, data=data), None, run_complete=False)
+
+    async def report_evaluation(self, evaluation: Evaluation) -> None:
+        """See Storage."""
+        message = codec.evaluation_to_proto(evaluation).SerializeToString()
+        if not await self._link.run(scripts.REPORT_EVALUATION, evaluation.env_steps, message):
+            raise StateConflictError(f"no evaluation is due at {evaluation.env_steps} environment steps")
+
+    async def evaluations(self) -> list[Evaluation]:
+        """See Storage."""
+        messages = await self._link.command("HVALS", self._link.key("results"))
+        results = [codec.evaluation_from_proto(pb.Evaluation.FromString(message)) for message in messages]
+        return sorted(results, key=lambda result: result.env_steps)
+
+    async def _state(self) -> tuple[dict[str, bytes], int, int]:
+        """The state hash, total_env_steps, and how many evaluations are due."""
+        key = self._link.key
+        state, total, pending = await self._link.transaction(
+            ("HMGET", key("state"), *STATE_FIELDS),
+            ("HGET", key("run"), "total_env_steps"),
+            ("ZCARD", key("due")),
+        )
+        if total is None:
+            raise self._link.lost_run()
+        return dict(zip(STATE_FIELDS, state, strict=True)), int(total), pending
+
+    async def _weights_data(self, weights: Weights) -> bytes | None:
+        key = self._link.key(f"weights:{weights.session} {_decimal(weights.version)}")
+        data: bytes | None = await self._link.command("GET", key)
+        return data
+
+
+def _decimal(number: int) -> str:
+    return f"{number:020d}"
+
+
+def _counters(state: dict[str, bytes], total_env_steps: int) -> Counters:
+    env_steps = int(state["env_steps"])
+    return Counters(
+        env_steps=env_steps,
+        episodes=int(state["head"]),
+        samples=int(state["samples"]),
+        weights_version=int(state["weights_version"]),
+        run_complete=env_steps >= total_env_steps,
+    )
+
+
+def _commit(reply: list[Any]) -> Commit:
+    answer, first_index, tail, env_steps, head, samples, version, total = reply
+    held_back = answer == b"HELD"
+    return Commit(
+        held_back=held_back,
+        outcomes=() if held_back else tuple(Outcome(letter) for letter in answer.decode()),
+        first_index=first_index,
+        tail=tail,
+        counters=Counters(
+            env_steps=env_steps,
+            episodes=head,
+            samples=samples,
+            weights_version=int(version),
+            run_complete=env_steps >= total,
+        ),
+    )
+
+
+def _claim(env_steps: int | None, weights: Weights, wait_s: float | None, *, run_complete: bool) -> Claim:
+    return Claim(env_steps=env_steps, weights=weights, retry_after_s=wait_s, run_complete=run_complete)

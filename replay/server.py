@@ -1,0 +1,192 @@
+"""The replay service as a process: storage, gRPC server, health, and an end that loses nothing."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import aio  # type: ignore[attr-defined] # the stubs lack it
+
+from common import rpc
+from common.errors import BadInputError, FatalError
+from common.lifecycle import StopSignal
+from common.settings import RpcSettings
+from replay.cache import EpisodeCache
+from replay.errors import RunMismatchError, UnavailableError
+from replay.health import report_health
+from replay.inserter import Inserter
+from replay.memory_storage import MemoryStorage
+from replay.redis_link import RedisLink
+from replay.redis_server import redis_server
+from replay.redis_storage import RedisStorage
+from replay.sampler import Sampler
+from replay.service import ReplayService, add_to_server
+from replay.settings import ReplaySettings
+from replay.stats import InsertRecorder
+from replay.storage import Rules, RunParameters, Storage
+
+MEMORY_URL = "memory://"
+
+
+async def serve(
+    settings: ReplaySettings,
+    rpc_settings: RpcSettings,
+    *,
+    seed: int,
+    total_env_steps: int,
+    batch_size: int,
+    data_dir: Path,
+    stop: StopSignal,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serves until `stop` is set; then drains and returns.
+
+    `on_ready` gets the address ("host:port", the port as it really is) once calls are answered. `data_dir` is
+    where a Redis that the service starts itself keeps its data. Raises FatalError if the address is taken, if
+    Redis cannot be had or is lost for good, or if the storage holds a run with other parameters.
+    """
+    run = RunParameters(
+        total_env_steps=total_env_steps,
+        batch_size=batch_size,
+        seed=seed,
+        samples_per_insert=settings.samples_per_insert,
+    )
+    rules = rules_of(settings, batch_size)
+    ended = _when_set(stop)
+    async with _storage(settings, rules, data_dir) as (storage, lost):
+        server = rpc.aio_server(rpc_settings)
+        address = _bind(server, rpc_settings.address)
+        await _open_run(storage, run)
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="check") as executor:
+            add_to_server(_service(storage, settings, run, executor), server)
+            async with _running(server, storage, settings.drain_timeout_s):
+                on_ready(address)
+                await asyncio.wait((ended, lost), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            raise lost.result()
+
+
+def rules_of(settings: ReplaySettings, batch_size: int) -> Rules:
+    """The storage's rules. Raises FatalError if no batch could ever be drawn."""
+    if settings.window_episodes < batch_size:
+        raise FatalError(
+            f"replay.window_episodes is {settings.window_episodes}, less than a batch of {batch_size}; "
+            "give a larger window or a smaller batch."
+        )
+    return Rules(
+        batch_size=batch_size,
+        samples_per_insert=settings.samples_per_insert,
+        insert_lead_episodes=settings.insert_lead_episodes,
+        window_episodes=settings.window_episodes,
+        window_bytes=settings.window_bytes,
+        evaluation_interval=settings.evaluation_interval,
+        evaluation_lease_s=settings.evaluation_lease_s,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _storage(
+    settings: ReplaySettings, rules: Rules, data_dir: Path
+) -> AsyncIterator[tuple[Storage, asyncio.Future[FatalError]]]:
+    """The storage that the settings name, and what will be done if it is lost for good."""
+    never: asyncio.Future[FatalError] = asyncio.get_running_loop().create_future()
+    if settings.redis_url == MEMORY_URL:
+        yield MemoryStorage(rules), never
+    elif settings.redis_url:
+        async with _redis_storage(settings.redis_url, settings, rules, never) as storage:
+            yield storage, never
+    else:
+        async with redis_server(data_dir) as server:
+            lost = asyncio.ensure_future(server.died())
+            try:
+                async with _redis_storage(server.url, settings, rules, lost) as storage:
+                    yield storage, lost
+            finally:
+                lost.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _redis_storage(
+    url: str, settings: ReplaySettings, rules: Rules, lost: asyncio.Future[FatalError]
+) -> AsyncIterator[RedisStorage]:
+    try:
+        link = RedisLink(url, prefix=settings.redis_prefix, timeout_s=settings.redis_timeout_s)
+    except ValueError as error:
+        raise BadInputError(f"replay.redis_url: {error}.") from error
+    try:
+        connecting = asyncio.ensure_future(link.connect(settings.redis_connect_timeout_s))
+        await asyncio.wait((connecting, lost), return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            connecting.cancel()
+            raise lost.result()
+        connecting.result()
+        yield RedisStorage(link, rules)
+    except UnavailableError as error:
+        raise FatalError(f"{error}. Start it or correct replay.redis_url.") from error
+    finally:
+        await link.close()
+
+
+def _when_set(stop: StopSignal) -> asyncio.Future[None]:
+    """Done once the process is asked to drain, by a thread or by a signal."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def resolve() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def wake() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(resolve)
+
+    stop.call_when_set(wake)
+    return future
+
+
+def _bind(server: grpc.aio.Server, address: str) -> str:
+    host, _, _ = address.rpartition(":")
+    try:
+        return f"{host}:{server.add_insecure_port(address)}"
+    except RuntimeError as error:
+        raise FatalError(
+            f"Cannot listen on {address}: the port is taken, or this machine has no such address; "
+            "stop what uses it or set another rpc.address."
+        ) from error
+
+
+async def _open_run(storage: Storage, run: RunParameters) -> None:
+    try:
+        await storage.open_run(run)
+    except RunMismatchError as error:
+        raise FatalError(
+            f"{error}; give the same value, or begin another run in another directory or redis_prefix."
+        ) from error
+
+
+def _service(
+    storage: Storage, settings: ReplaySettings, run: RunParameters, executor: ThreadPoolExecutor
+) -> ReplayService:
+    cache, recorder = EpisodeCache(settings.cache_bytes), InsertRecorder()
+    inserter = Inserter(storage, cache, recorder, executor, max_episode_bytes=settings.max_episode_bytes)
+    sampler = Sampler(storage, cache, seed=run.seed, batch_size=run.batch_size)
+    return ReplayService(storage, inserter, sampler, recorder, settings)
+
+
+@contextlib.asynccontextmanager
+async def _running(server: grpc.aio.Server, storage: Storage, drain_timeout_s: float) -> AsyncIterator[None]:
+    """Answers calls. At the end what waits is told to come again, and what is being stored is finished."""
+    health = aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    await server.start()
+    reporting = asyncio.ensure_future(report_health(storage, health))
+    try:
+        yield
+    finally:
+        storage.changes.drain()
+        await server.stop(drain_timeout_s)
+        await reporting

@@ -1,0 +1,226 @@
+"""The gRPC servicer that protos/replay.proto specifies: it decodes, calls, and maps exceptions to status."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+import grpc
+import grpc.aio
+
+from common import codec
+from common.types import EnvSpec, Weights
+from protos import replay_pb2 as pb
+from protos import replay_pb2_grpc as pb_grpc
+from replay import wire
+from replay.admission import Rejection, checked_evaluation, checked_spec, checked_weights
+from replay.errors import InvalidRequestError, StateConflictError, UnavailableError
+from replay.inserter import Inserted, Inserter
+from replay.sampler import Credits, Sampler
+from replay.settings import ReplaySettings
+from replay.stats import InsertRecorder
+from replay.storage import Outcome, Storage
+from replay.waiting import claim_evaluation, fetch_weights, wait_seconds
+
+Context = grpc.aio.ServicerContext[object, object]
+
+OUTCOMES = {
+    Outcome.STORED: pb.INSERT_OUTCOME_STORED,
+    Outcome.DUPLICATE: pb.INSERT_OUTCOME_DUPLICATE,
+    Outcome.RUN_COMPLETE: pb.INSERT_OUTCOME_RUN_COMPLETE,
+}
+
+
+class ReplayService(pb_grpc.ReplayServicer):
+    """One replica; it keeps nothing that another one would need."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        inserter: Inserter,
+        sampler: Sampler,
+        recorder: InsertRecorder,
+        settings: ReplaySettings,
+    ) -> None:
+        self._storage = storage
+        self._inserter = inserter
+        self._sampler = sampler
+        self._recorder = recorder
+        self._settings = settings
+
+    async def RegisterSpec(
+        self, request: pb.RegisterSpecRequest, context: Context
+    ) -> pb.RegisterSpecResponse:
+        """See the protocol."""
+        async with _statuses(context):
+            spec = checked_spec(request.spec, self._settings.max_episode_bytes)
+            held = await self._storage.register_spec(spec)
+            _check_same(spec, held)
+        return pb.RegisterSpecResponse()
+
+    async def GetStatus(self, _request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        """See the protocol."""
+        async with _statuses(context):
+            spec, status = await self._storage.spec(), await self._storage.status()
+        stats, counters = self._recorder.stats(), status.counters
+        return pb.GetStatusResponse(
+            spec=None if spec is None else codec.spec_to_proto(spec),
+            counters=codec.counters_to_proto(counters),
+            total_env_steps=status.total_env_steps,
+            window_episodes=status.head - status.tail,
+            window_bytes=status.window_bytes,
+            samples_per_insert=counters.samples / counters.episodes if counters.episodes else 0.0,
+            weights_lag=stats.weights_lag,
+            evaluations_pending=status.evaluations_pending,
+            duplicates=stats.duplicates,
+            rejected=stats.rejected,
+            actors=[
+                pb.ActorStatus(
+                    actor=actor.actor, episodes=actor.episodes, last_insert_age_s=actor.last_insert_age_s
+                )
+                for actor in stats.actors
+            ],
+            train_return=stats.train_return,
+            train_win_rate=stats.train_win_rate,
+        )
+
+    async def Insert(
+        self, requests: AsyncIterator[pb.InsertRequest], context: Context
+    ) -> AsyncIterator[pb.InsertResponse]:
+        """See the protocol."""
+        async with _statuses(context):
+            spec = await self._storage.spec()
+            if spec is None:
+                raise StateConflictError("no spec is registered; call RegisterSpec first")
+            groups: AsyncIterator[Sequence[pb.Episode]] = (request.episodes async for request in requests)
+            async with aclosing(self._inserter.insert_all(groups, spec)) as answers:
+                async for inserted in answers:
+                    yield _insert_response(inserted)
+
+    async def Sample(  # type: ignore[override] # bytes in place of messages
+        self, requests: AsyncIterator[pb.SampleRequest], context: Context
+    ) -> AsyncIterator[bytes]:
+        """See the protocol. Yields serialised SampleResponse messages; `add_to_server` says so to gRPC."""
+        async with _statuses(context):
+            first = await self._storage.changes.unless_draining(anext(requests, None))
+            if first is None or not first.HasField("open"):
+                raise InvalidRequestError("open: the first request opens the stream")
+            credits = Credits()
+            credits.add(first.credits)
+            reader = asyncio.ensure_future(_add_credits(requests, credits))
+            batches = self._sampler.batches(first.open.batch_size, first.open.consumed_batches, credits)
+            try:
+                async with aclosing(batches):
+                    async for batch in batches:
+                        for response in wire.batch_responses(batch.number, batch.blobs):
+                            yield response
+                yield wire.end_of_run()
+            finally:
+                reader.cancel()
+
+    async def PublishWeights(
+        self, request: pb.PublishWeightsRequest, context: Context
+    ) -> pb.PublishWeightsResponse:
+        """See the protocol."""
+        async with _statuses(context):
+            await self._storage.publish_weights(checked_weights(request.weights))
+        return pb.PublishWeightsResponse()
+
+    async def FetchWeights(
+        self, request: pb.FetchWeightsRequest, context: Context
+    ) -> pb.FetchWeightsResponse:
+        """See the protocol."""
+        async with _statuses(context):
+            wait_s = wait_seconds(request.wait_ms)
+            have = Weights(session=request.have_session, version=request.have_version)
+            weights, counters = await fetch_weights(self._storage, have, request.min_version, wait_s)
+        response = pb.FetchWeightsResponse(counters=codec.counters_to_proto(counters))
+        if weights.version and not weights.data:
+            response.not_modified = True
+        else:
+            response.weights.CopyFrom(codec.weights_to_proto(weights))
+        return response
+
+    async def ClaimEvaluation(
+        self, request: pb.ClaimEvaluationRequest, context: Context
+    ) -> pb.ClaimEvaluationResponse:
+        """See the protocol."""
+        async with _statuses(context):
+            claim = await claim_evaluation(self._storage, wait_seconds(request.wait_ms))
+        if claim.env_steps is None:
+            return pb.ClaimEvaluationResponse(run_complete=claim.run_complete)
+        return pb.ClaimEvaluationResponse(
+            due=True,
+            env_steps=claim.env_steps,
+            episodes=self._settings.evaluation_episodes,
+            lease_s=self._settings.evaluation_lease_s,
+            weights=codec.weights_to_proto(claim.weights),
+        )
+
+    async def ReportEvaluation(
+        self, request: pb.ReportEvaluationRequest, context: Context
+    ) -> pb.ReportEvaluationResponse:
+        """See the protocol."""
+        async with _statuses(context):
+            await self._storage.report_evaluation(checked_evaluation(request.evaluation))
+        return pb.ReportEvaluationResponse()
+
+    async def ListEvaluations(
+        self, _request: pb.ListEvaluationsRequest, context: Context
+    ) -> pb.ListEvaluationsResponse:
+        """See the protocol."""
+        async with _statuses(context):
+            evaluations = await self._storage.evaluations()
+        return pb.ListEvaluationsResponse(
+            evaluations=[codec.evaluation_to_proto(evaluation) for evaluation in evaluations]
+        )
+
+
+def add_to_server(service: ReplayService, server: grpc.aio.Server) -> None:
+    """Registers the service, with Sample's responses going out as the bytes they are."""
+    sample = grpc.stream_stream_rpc_method_handler(
+        service.Sample, request_deserializer=pb.SampleRequest.FromString, response_serializer=None
+    )
+    name = pb.DESCRIPTOR.services_by_name["Replay"].full_name
+    # Older gRPC takes the first handler that knows a method, newer the one registered last for it.
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Sample": sample}),))
+    pb_grpc.add_ReplayServicer_to_server(service, server)
+    server.add_registered_method_handlers(name, {"Sample": sample})  # type: ignore[attr-defined] # not in the stubs
+
+
+@asynccontextmanager
+async def _statuses(context: Context) -> AsyncIterator[None]:
+    """Turns the errors that a call may end with into its status."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    except StateConflictError as error:
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+    except UnavailableError as error:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+
+async def _add_credits(requests: AsyncIterator[pb.SampleRequest], credits: Credits) -> None:
+    async for request in requests:
+        if request.HasField("open"):
+            credits.fail(InvalidRequestError("open: only the first request opens the stream"))
+        credits.add(request.credits)
+
+
+def _check_same(spec: EnvSpec, held: EnvSpec) -> None:
+    for field in codec.SPEC_FIELDS:
+        given, registered = getattr(spec, field), getattr(held, field)
+        if given != registered:
+            raise StateConflictError(
+                f"{field}: {given!r} differs from the registered spec, which has {registered!r}"
+            )
+
+
+def _insert_response(inserted: Inserted) -> pb.InsertResponse:
+    results = [
+        pb.InsertResult(seq=seq, outcome=pb.INSERT_OUTCOME_INVALID, message=outcome.message)
+        if isinstance(outcome, Rejection)
+        else pb.InsertResult(seq=seq, outcome=OUTCOMES[outcome])
+        for seq, outcome in inserted.results
+    ]
+    return pb.InsertResponse(results=results, counters=codec.counters_to_proto(inserted.counters))

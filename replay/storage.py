@@ -1,0 +1,235 @@
+"""What the service asks of a storage, and the rules that every storage keeps.
+
+A storage holds all of a run's truth. Each method is one atomic step, also when several replicas of the
+service use one storage, and may be repeated: a step whose answer was lost does no harm the second time.
+All methods raise UnavailableError while the storage cannot be reached.
+
+Stored episodes are numbered from 0 in the order in which they came; the number is their index. The window is
+the range of indices [tail, head). `head` is therefore also the count of inserts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from common.types import Counters, EnvSpec, EpisodeMeta, Evaluation, Weights
+from replay.changes import Changes
+
+NO_WEIGHTS = Weights()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunParameters:
+    """What must stay the same over a run's life; only total_env_steps may change from start to start."""
+
+    total_env_steps: int
+    batch_size: int
+    seed: int
+    samples_per_insert: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """Rate limiter, window and evaluation points.
+
+    An episode that is stored owes samples_per_insert samples:
+
+        owed = samples_per_insert * inserts - samples
+
+    A batch may go when owed >= batch_size and the window holds a batch. A group of episodes may enter when
+    owed <= samples_per_insert * insert_lead_episodes, or when no batch may go before it does; so one side
+    can always move.
+    """
+
+    batch_size: int
+    samples_per_insert: float
+    insert_lead_episodes: int
+    window_episodes: int
+    window_bytes: int
+    evaluation_interval: int
+    evaluation_lease_s: float
+
+    def may_insert(self, inserts: int, samples: int) -> bool:
+        """Whether a group of episodes may enter."""
+        owed = self.samples_per_insert * inserts - samples
+        return (
+            inserts < self.batch_size
+            or owed <= self.samples_per_insert * self.insert_lead_episodes
+            or owed < self.batch_size
+        )
+
+    def may_sample(self, inserts: int, samples: int, window: int) -> bool:
+        """Whether a batch may go."""
+        return window >= self.batch_size and samples + self.batch_size <= self.samples_per_insert * inserts
+
+    def must_evict(self, window: int, window_bytes: int) -> bool:
+        """Whether the oldest episode has to leave. Bytes alone never make the window smaller than a batch."""
+        return window > self.window_episodes or (
+            window_bytes > self.window_bytes and window > self.batch_size
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewEpisode:
+    """A checked episode on its way into the storage."""
+
+    meta: EpisodeMeta
+    blob: bytes
+    """An Episode message, serialised: what the storage keeps and what batches are made of."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Episodes that enter together, in this order, or not at all."""
+
+    id: str
+    """Unique; the same when the group is offered again."""
+    episodes: tuple[NewEpisode, ...]
+
+
+class Outcome(StrEnum):
+    """What became of one episode of a group."""
+
+    STORED = "S"
+    DUPLICATE = "D"
+    RUN_COMPLETE = "C"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """What became of a group."""
+
+    held_back: bool
+    """The rate limiter did not let it in; nothing has changed and `outcomes` is empty."""
+    outcomes: tuple[Outcome, ...]
+    first_index: int
+    """Of the first episode stored; the others follow."""
+    tail: int
+    counters: Counters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reservation:
+    """The answer to a stream that asks for its next batch."""
+
+    granted: bool
+    end_of_run: bool
+    """The run has all its steps and no further batch is due."""
+    tail: int
+    head: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStatus:
+    """The state of the run."""
+
+    counters: Counters
+    total_env_steps: int
+    tail: int
+    head: int
+    window_bytes: int
+    evaluations_pending: int
+    """Due and not reported."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """The answer to an evaluator."""
+
+    env_steps: int | None
+    """The point to evaluate; None: none can be claimed now."""
+    weights: Weights
+    retry_after_s: float | None
+    """When the next lease runs out, if any does."""
+    run_complete: bool
+    """No evaluation is left and none will fall due."""
+
+
+class Storage(Protocol):
+    """All of a run's state. See the file's head for what holds for every method."""
+
+    @property
+    def changes(self) -> Changes:
+        """Wakes what waits; also told of what other replicas do."""
+        ...
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the storage answers, as far as is known; Topic.HEALTH tells when it changes."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Rises when the connection was lost: what a cache holds may not be the truth any more."""
+        ...
+
+    async def open_run(self, run: RunParameters) -> None:
+        """Begins the run or goes on with the one held, taking its new total_env_steps.
+
+        Raises RunMismatchError if another parameter differs.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Gives up the connections. May be called twice."""
+        ...
+
+    async def register_spec(self, spec: EnvSpec) -> EnvSpec:
+        """Keeps the spec if none is registered yet; returns the registered one."""
+        ...
+
+    async def spec(self) -> EnvSpec | None:
+        """The registered spec."""
+        ...
+
+    async def status(self) -> RunStatus:
+        """The state of the run, all of one moment."""
+        ...
+
+    async def commit(self, group: Group, *, again: bool) -> Commit:
+        """Stores a group's new episodes unless the rate limiter holds it back.
+
+        `again` says that this group was held back before. Advances env_steps, evicts, and makes every
+        multiple of evaluation_interval that env_steps has passed an evaluation of the newest weights.
+        """
+        ...
+
+    async def open_stream(self, consumed_batches: int) -> int:
+        """Sets samples to consumed_batches * batch_size; returns the number of the new Sample stream."""
+        ...
+
+    async def reserve(self, stream: int, batch: int, *, take: bool) -> Reservation:
+        """Counts batch number `batch` as handed out if it may go (and `take`), with the window to draw from.
+
+        Asking again for a batch that was granted grants it again. Raises StateConflictError if another
+        stream was opened since.
+        """
+        ...
+
+    async def read(self, indices: Sequence[int]) -> list[bytes | None]:
+        """The blobs of these episodes; None for those that have left the window."""
+        ...
+
+    async def publish_weights(self, weights: Weights) -> None:
+        """Makes weights the newest; they also go to evaluations that wait for the first weights.
+
+        Raises StateConflictError if the same session has published a higher version.
+        """
+        ...
+
+    async def newest_weights(self, have: Weights) -> tuple[Weights, Counters]:
+        """The newest weights, without data if `have` (data not looked at) are the newest."""
+        ...
+
+    async def claim_evaluation(self) -> Claim:
+        """Leases the oldest evaluation that has weights and no running lease."""
+        ...
+
+    async def report_evaluation(self, evaluation: Evaluation) -> None:
+        """Keeps the first result of a point. Raises StateConflictError if the point is not due."""
+        ...
+
+    async def evaluations(self) -> list[Evaluation]:
+        """All results, by ascending env_steps."""
+        ...
