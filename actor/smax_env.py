@@ -32,8 +32,6 @@ class Battle(NamedTuple):
     simulation: Any
     last_actions_N: jax.Array
     """-1 before the first step."""
-    steps: jax.Array
-    """Played so far."""
 
 
 class Outcome(NamedTuple):
@@ -51,11 +49,10 @@ class BattleRules:
 
     def __init__(self, *, map_name: str, episode_limit: int, state_last_action: bool) -> None:
         scenario = map_name_to_scenario(map_name)  # type: ignore[no-untyped-call]
-        # The package looks at its own limit before it counts the step; ours is kept here, and its never reached.
-        self.smax = HeuristicEnemySMAX(scenario=scenario, max_steps=episode_limit + 1)  # type: ignore[no-untyped-call]
-        self._episode_limit = episode_limit
+        self.smax = HeuristicEnemySMAX(scenario=scenario, max_steps=episode_limit)  # type: ignore[no-untyped-call]
         self.n_agents: int = self.smax.num_allies
         self.n_actions: int = self.smax.num_ally_actions
+        self._episode_limit = episode_limit
         self._state_last_action = state_last_action
         types = np.unique(np.asarray(scenario.unit_types))
         # As in SMAC: a map with one type of unit needs no column for it.
@@ -65,21 +62,23 @@ class BattleRules:
         """A new battle; the key decides everything that chance decides in it."""
         key, reset_key = jax.random.split(key)
         _, simulation = self.smax.reset(reset_key)
-        return _strong(Battle(key, simulation, jnp.full(self.n_agents, -1, jnp.int32), jnp.int32(0)))
+        return _strong(Battle(key, simulation, jnp.full(self.n_agents, -1, jnp.int32)))
 
     def advance(self, battle: Battle, actions_N: jax.Array) -> tuple[Battle, Outcome]:
         """One step, and whether and how the battle ended with it."""
         key, step_key = jax.random.split(battle.key)
         actions = {agent: actions_N[i] for i, agent in enumerate(self.smax.agents)}
         _, simulation, reward, _, _ = self.smax.step_env(step_key, battle.simulation, actions)
-        battle = _strong(Battle(key, simulation, actions_N, battle.steps + 1))
+        battle = _strong(Battle(key, simulation, actions_N))
         alive_U = simulation.state.unit_alive
         allies, enemies = alive_U[: self.n_agents].any(), alive_U[self.n_agents :].any()
+        terminated = ~allies | ~enemies
         return battle, Outcome(
             view=self.view(battle),
             reward=(reward[self.smax.agents[0]] * REWARD_SCALE).astype(jnp.float32),
-            done=~allies | ~enemies | (battle.steps >= self._episode_limit),
-            terminated=~allies | ~enemies,  # `done` alone does not tell a defeat from the time limit
+            # The package's own `done` comes one step after the limit, and hides which of the two it was.
+            done=terminated | (simulation.state.step >= self._episode_limit),
+            terminated=terminated,
             won=allies & ~enemies,
         )
 
