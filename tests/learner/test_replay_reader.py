@@ -98,7 +98,7 @@ def test_the_service_never_sends_more_than_the_window():
         double.wait_for(lambda: double.out_of_credits == [4, 5])
 
 
-def test_the_end_of_a_stream_s_time_is_no_error():
+def test_the_end_of_a_stream_s_time_is_no_error(caplog):
     double = ReplayDouble(faults=deque([Fault(code=None), Fault(batches=1, messages=1, code=None)]))
     with serving(double) as settings:
         hasty = settings.model_copy(update={"stream_timeout_s": 0.3})
@@ -107,6 +107,7 @@ def test_the_end_of_a_stream_s_time_is_no_error():
             assert_is_batch(next(reader), 1)
     assert double.opened[:2] == [0, 0]
     assert len(double.opened) >= 3
+    assert caplog.records == []
 
 
 def test_a_service_that_restarts_is_found_again():
