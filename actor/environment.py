@@ -15,6 +15,7 @@ loses nothing, because no copy is ever reset unless the caller says so.
 Shapes: K copies, N agents, O obs, S state, A actions.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,5 +108,6 @@ class EnvironmentKind(ABC):
 
 
 def episode_seed(stream: tuple[int, ...], number: int) -> int:
-    """The seed of episode `number` of a stream. Streams that differ in any number are independent."""
-    return int(np.random.SeedSequence((*stream, number)).generate_state(1, np.uint64)[0])
+    """The seed, below 2**64, of episode `number` of a stream. Different streams share none."""
+    digest = hashlib.blake2b(repr((stream, number)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

@@ -47,6 +47,6 @@ def describe_maps() -> Mapping[str, Mapping[str, str]]:
 
 
 def _unknown(what: str, name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)  # 3n is half a 3m
     hint = f"did you mean {close[0]}? " if close else ""
     return f'There is no {what} "{name}": {hint}There are: {", ".join(known)}.'
