@@ -108,6 +108,6 @@ class EnvironmentKind(ABC):
 
 
 def episode_seed(stream: tuple[int, ...], number: int) -> int:
-    """The seed, below 2**64, of episode `number` of a stream. Different streams share none."""
+    """The seed, below 2**64, of episode `number` of a stream. Different streams are independent."""
     digest = hashlib.blake2b(repr((stream, number)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")

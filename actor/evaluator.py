@@ -87,8 +87,7 @@ def run_evaluator(
         points = EvaluationPoints(channel, rpc, name=name, stop=stop)
         policy = Policy(environment.spec, agent, seed=seed)
         while (claim := points.claim()) is not None:
-            if claim.weights.data:  # none: the random network plays, its version is 0
-                policy.load(weights_from_proto(claim.weights))
+            policy.load(weights_from_proto(claim.weights))
             metas = play_greedy(
                 environment, policy, episodes=claim.episodes, seeds=(seed, claim.env_steps), stop=stop
             )
@@ -150,7 +149,7 @@ class EvaluationPoints:
             claim = self._call(self._claim_once)
             if claim is None or claim.due:
                 return claim
-            if claim.run_complete and not self._call(self._pending):
+            if claim.run_complete:
                 return None
         return None
 
@@ -171,11 +170,6 @@ class EvaluationPoints:
         request = pb.ClaimEvaluationRequest(evaluator=self._name, wait_ms=CLAIM_WAIT_MS)
         timeout_s = CLAIM_WAIT_MS / 1000 + self._settings.unary_timeout_s
         return self._stub.ClaimEvaluation(request, timeout=timeout_s)
-
-    def _pending(self) -> int:
-        """Evaluations that somebody has not reported yet: they fall to us if they are never."""
-        status = self._stub.GetStatus(pb.GetStatusRequest(), timeout=self._settings.unary_timeout_s)
-        return status.evaluations_pending
 
     def _call(self, call: Callable[[], T]) -> T | None:
         try:

@@ -624,7 +624,7 @@ class ClaimEvaluationResponse(google.protobuf.message.Message):
     """how many to play"""
     lease_s: builtins.int
     run_complete: builtins.bool
-    """no further evaluation will fall due"""
+    """none is left, and none will fall due"""
     @property
     def weights(self) -> Global___Weights: ...
     def __init__(
