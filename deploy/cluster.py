@@ -53,13 +53,14 @@ class Cluster:
         self._take_signals()
         async with rpc.aio_channel(self._rpc) as channel:
             status = RunStatus(channel, self._config, self._run_dir, self._run_dir.elapsed())
+            last = None
             try:
                 await self._start(status, channel)
                 while not (self._stop.is_set() or self._supervisor.all_finished()):
                     await self._look(status, "training" if status.counters.env_steps else "starting")
                 last = await self._last_look(status)
             finally:
-                await self._end(status)
+                await self._end(status, "stopping" if last is None else "finished")
         if last is not None:
             write_json(self._run_dir.summary, summarise(self._config, last))
         return last
@@ -93,10 +94,10 @@ class Cluster:
             await self._look(status, "finishing")
         return None
 
-    async def _end(self, status: RunStatus) -> None:
+    async def _end(self, status: RunStatus, phase: str) -> None:
         stopping = asyncio.ensure_future(self._supervisor.stop())
         while not stopping.done():
-            self._show(status, "stopping")
+            self._show(status, phase)
             await asyncio.wait([stopping], timeout=self._config.supervisor.status_interval_s)
         stopping.result()
         self._save_elapsed(status)

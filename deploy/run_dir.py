@@ -43,7 +43,7 @@ class RunDir:
             )
         run_dir = cls(root)
         try:
-            run_dir.logs.mkdir(parents=True)
+            root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInputError(f"Run directory {root} cannot be made: {error.strerror}.") from error
         return run_dir
@@ -54,7 +54,6 @@ class RunDir:
         run_dir = cls(root)
         if not run_dir.config.is_file():
             raise BadInputError(f"{root} is not a run directory: it has no config.yaml.")
-        run_dir.logs.mkdir(exist_ok=True)
         return run_dir
 
     @contextlib.contextmanager

@@ -61,6 +61,7 @@ def resume(sources: Sources, run_dir: Path) -> int:
 
 def _train(config: Config, files: RunDir, address: str) -> int:
     with files.locked():
+        files.logs.mkdir(exist_ok=True)
         files.summary.unlink(missing_ok=True)
         save_config(config, files.config)
         print(f"Run directory: {files.root}", flush=True)

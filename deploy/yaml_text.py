@@ -1,7 +1,7 @@
 """YAML as people expect it (the core schema of YAML 1.2): 1e-3 is a number, "on" and "no" are words."""
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -19,8 +19,6 @@ _RESOLVERS = {
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """Decimal always: YAML 1.1 reads 010 as eight."""
         return int(self.construct_scalar(node))
@@ -29,9 +27,9 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """The same for writing, so that what is written reads back as the same values."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
-
+for _class in (_Loader, _Dumper):
+    _class.yaml_implicit_resolvers = {}
 for _tag, (_pattern, _first) in _RESOLVERS.items():
     _starts = ["" if character == "\0" else character for character in _first]
     for _class in (_Loader, _Dumper):
