@@ -5,7 +5,10 @@ import secrets
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import torch
+
 from common import rpc as rpc_factory
+from common.errors import FatalError
 from common.lifecycle import StopSignal
 from common.settings import AgentSettings, RpcSettings
 from learner.algorithms.registry import build_algorithm
@@ -35,6 +38,27 @@ def run_learner(
     """
     device = choose_device(settings.device)
     prepare_torch(settings, seed)
+    try:
+        _train(settings, agent, rpc, seed=seed, device=device, run_dir=run_dir, stop=stop)
+    except OSError as error:
+        raise FatalError(f"the learner cannot write to {run_dir} or read from it: {error}") from error
+    except torch.OutOfMemoryError as error:
+        raise FatalError(
+            f"{device} has too little memory for a training step: lower learner.batch_size, "
+            "or set learner.device=cpu"
+        ) from error
+
+
+def _train(
+    settings: LearnerSettings,
+    agent: AgentSettings,
+    rpc: RpcSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    run_dir: Path,
+    stop: StopSignal,
+) -> None:
     with ExitStack() as stack:
         channel = stack.enter_context(rpc_factory.channel(rpc))
         spec = wait_for_spec(channel, rpc, stop)

@@ -1,10 +1,10 @@
 """Batches from the replay service, fetched and decoded ahead of training.
 
 A thread keeps one Sample stream open. Credits bound what may be on its way: the service may send batches
-with numbers below `trained + window`, and each batch that was trained on adds one credit. When a stream
-breaks, the next one says how many batches were really trained on. The service then gives those again that
-were received and still wait here; they are known by their numbers and dropped, so training sees every
-number once, in order.
+with numbers below `trained + window`, and each batch that was trained on adds one credit. That bounds memory
+too, since a batch has a fixed number of episodes and an episode a greatest length. When a stream breaks, the
+next one says how many batches were really trained on. The service then gives those again that were received
+and still wait here; they are known by their numbers and dropped, so training sees every number once, in order.
 """
 
 import logging

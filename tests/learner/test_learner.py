@@ -211,6 +211,15 @@ def test_a_missing_service_is_one_sentence_with_its_address(tmp_path):
         learn(hasty, tmp_path)
 
 
+def test_a_run_directory_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "checkpoints").write_text("in the way")
+    with (
+        serving(ReplayDouble()) as rpc,
+        pytest.raises(FatalError, match=rf"cannot write to {tmp_path}.*exists"),
+    ):
+        learn(rpc, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:99"])
 def test_a_device_that_is_not_there_is_bad_input(name):
     with pytest.raises(BadInputError, match=name):
