@@ -2,8 +2,11 @@
 
 import asyncio
 import dataclasses
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+
+import grpc
+import pytest
 
 from common import codec, rpc
 from common.lifecycle import StopSignal
@@ -22,6 +25,14 @@ TIMEOUT_S = 30.0
 def message(seq=1, *, session="session-1", length=5, **meta) -> pb.Episode:
     episode = make_episode(SPEC, seq=seq, session=session, length=length, **meta)
     return codec.episode_to_proto(codec.encode_episode(episode))
+
+
+@contextmanager
+def refused(code: grpc.StatusCode, beginning=""):
+    """The call inside ends with this status, and with a message that begins so."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        yield
+    assert (raised.value.code(), raised.value.details()[: len(beginning)]) == (code, beginning)
 
 
 class Client:
@@ -67,9 +78,7 @@ class Client:
     async def report(self, env_steps, *, wins=1, **fields):
         fields = {"weights_version": 1, "episodes": 2, "mean_return": 3.5, "mean_length": 4.0} | fields
         evaluation = pb.Evaluation(env_steps=env_steps, wins=wins, **fields)
-        await self.stub.ReportEvaluation(
-            pb.ReportEvaluationRequest(evaluation=evaluation), timeout=TIMEOUT_S
-        )
+        await self.stub.ReportEvaluation(pb.ReportEvaluationRequest(evaluation=evaluation), timeout=TIMEOUT_S)
 
     async def evaluations(self) -> list[pb.Evaluation]:
         response = await self.stub.ListEvaluations(pb.ListEvaluationsRequest(), timeout=TIMEOUT_S)
@@ -87,13 +96,12 @@ class Inserting:
 
     async def receive(self) -> pb.InsertResponse:
         response = await self.call.read()
-        if not isinstance(response, pb.InsertResponse):
-            raise EOFError(await self.call.code(), await self.call.details())
+        assert isinstance(response, pb.InsertResponse), "the stream ended"
         return response
 
     async def end(self):
         await self.call.done_writing()
-        assert await self.call.code() == rpc.grpc.StatusCode.OK
+        assert await self.call.code() == grpc.StatusCode.OK
 
 
 @dataclasses.dataclass
@@ -121,8 +129,7 @@ class Sampling:
         responses = []
         while not (responses and responses[-1].end_of_batch):
             response = await self.call.read()
-            if not isinstance(response, pb.SampleResponse):
-                raise EOFError(await self.call.code(), await self.call.details())
+            assert isinstance(response, pb.SampleResponse), "the stream ended within the run"
             if response.end_of_run:
                 return None
             responses.append(response)
@@ -132,15 +139,21 @@ class Sampling:
 
 @asynccontextmanager
 async def serving(
-    settings=None, *, total_env_steps=NO_END, batch_size=BATCH_SIZE, seed=1, data_dir=Path("unused"), **changes
+    *,
+    total_env_steps=NO_END,
+    batch_size=BATCH_SIZE,
+    seed=1,
+    data_dir=Path("unused"),
+    rpc_settings=RpcSettings(address="127.0.0.1:0"),  # noqa: B008 - it is frozen
+    **changes,
 ):
     """A client of a service with these settings; memory:// unless they say otherwise."""
-    settings = settings or ReplaySettings(**{"redis_url": "memory://", "samples_per_insert": 1, **changes})
+    settings = ReplaySettings(**{"redis_url": "memory://", "samples_per_insert": 1, **changes})
     stop, ready = StopSignal(), asyncio.get_running_loop().create_future()
     service = asyncio.create_task(
         serve(
             settings,
-            RpcSettings(address="127.0.0.1:0"),
+            rpc_settings,
             seed=seed,
             total_env_steps=total_env_steps,
             batch_size=batch_size,

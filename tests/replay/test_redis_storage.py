@@ -1,0 +1,160 @@
+"""What only the Redis storage has to do: clean up, find its way back, and work as several replicas."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from redis.asyncio import Redis
+
+from common.types import Weights
+from replay.changes import Topic
+from replay.errors import UnavailableError
+from replay.redis_link import UPLOAD_TTL_S, RedisLink, address_of
+from replay.redis_server import redis_server
+from replay.storage import NO_WEIGHTS, Outcome
+from tests.replay.conftest import RUN
+from tests.replay.groups import blob, evaluation, group
+
+
+@pytest.fixture
+async def storage(open_redis):
+    storage = await open_redis()
+    await storage.open_run(RUN)
+    return storage
+
+
+@pytest.fixture
+async def redis(redis_url):
+    async with Redis.from_url(redis_url) as client:
+        yield client
+
+
+async def keys(redis, prefix):
+    return {key.decode().split(":", 1)[1] async for key in redis.scan_iter(f"{{{prefix}}}:*")}
+
+
+async def commit(storage, *seqs):
+    return await storage.commit(group(*seqs), again=False)
+
+
+async def test_nothing_is_left_beside_the_window(storage, redis, prefix):
+    for seq in range(1, 5):
+        await commit(storage, seq, seq)
+        await commit(storage, seq)
+    for version in (1, 2, 2):
+        await storage.publish_weights(Weights(session="x", version=version, data=b"w"))
+    episodes = {f"episode:{index}" for index in range(4)}
+    assert await keys(redis, prefix) == episodes | {"run", "state", "seqs", f"weights:x {2:020d}"}
+    for name in episodes | {f"weights:x {2:020d}"}:
+        assert await redis.ttl(f"{{{prefix}}}:{name}") == -1, "what is stored must not expire"
+
+
+async def test_weights_of_a_point_go_with_its_result(storage, redis, prefix):
+    for version in (1, 2, 3):
+        await storage.publish_weights(Weights(session="x", version=version, data=b"w"))
+        await storage.commit(group(version, length=100), again=False)
+    await storage.publish_weights(Weights(session="x", version=4, data=b"w"))
+    for point in (100, 200, 300):
+        await storage.report_evaluation(evaluation(point))
+    assert {name for name in await keys(redis, prefix) if name.startswith(("weights", "due"))} == {
+        f"weights:x {4:020d}"
+    }
+
+
+async def test_uploads_of_a_group_that_never_enters_expire(storage, redis, prefix):
+    for seq in range(1, 6):
+        await commit(storage, seq)
+    held = group(6)
+    assert (await storage.commit(held, again=False)).held_back
+    ttl = await redis.ttl(f"{{{prefix}}}:upload:{held.id}:1")
+    assert 0 < ttl <= UPLOAD_TTL_S
+
+
+async def test_uploads_that_expired_while_held_back_are_sent_again(storage, redis, prefix):
+    for seq in range(1, 6):
+        await commit(storage, seq)
+    held = group(6, 7)
+    assert (await storage.commit(held, again=False)).held_back
+    await redis.delete(f"{{{prefix}}}:upload:{held.id}:2")
+    stream = await storage.open_stream(0)
+    assert (await storage.reserve(stream, 0, take=True)).granted
+    assert (await storage.commit(held, again=True)).outcomes == (Outcome.STORED,) * 2
+    assert await storage.read([5, 6]) == [blob("a", 6), blob("a", 7)]
+
+
+async def test_a_redis_that_was_emptied_is_not_begun_anew(storage, redis, prefix):
+    await commit(storage, 1)
+    for name in await keys(redis, prefix):
+        await redis.delete(f"{{{prefix}}}:{name}")
+    for call in (commit(storage, 2), storage.status(), storage.newest_weights(NO_WEIGHTS)):
+        with pytest.raises(UnavailableError, match="lost the run's data"):
+            await call
+    assert not [name for name in await keys(redis, prefix) if not name.startswith("upload")]
+
+
+async def test_scripts_are_loaded_again_when_redis_has_forgotten_them(storage, redis):
+    await commit(storage, 1)
+    await redis.script_flush()
+    assert (await commit(storage, 2)).outcomes == (Outcome.STORED,)
+
+
+async def test_replicas_wake_each_other(open_redis, storage):
+    other = await open_redis()
+    event = other.changes.event(Topic.EPISODES)
+    waiting = asyncio.ensure_future(other.changes.wait(event))
+    await commit(storage, 1, 2, 3, 4)
+    await waiting
+
+
+async def test_a_redis_that_was_killed_comes_back_with_everything(open_redis, tmp_path):
+    async with redis_server(tmp_path) as server:
+        storage = await open_redis(url=server.url)
+        await storage.open_run(RUN)
+        await commit(storage, 1, 2, 3)
+        lost = storage.changes.event(Topic.HEALTH)
+        os.kill(server.pid, signal.SIGKILL)
+        await storage.changes.wait(lost)
+        assert not storage.reachable
+        with pytest.raises(UnavailableError, match=r"redis\.sock"):
+            await storage.status()
+        returned, epoch = storage.changes.event(Topic.HEALTH), storage.epoch
+        async with redis_server(tmp_path):
+            await storage.changes.wait(returned)
+            assert storage.reachable and epoch > 0
+            assert (await storage.status()).counters.episodes == 3
+            assert await storage.read([0, 1, 2]) == [blob("a", seq) for seq in (1, 2, 3)]
+            assert (await commit(storage, 3, 4)).outcomes == (Outcome.DUPLICATE, Outcome.STORED)
+
+
+async def test_a_redis_that_hangs_counts_as_unreachable(open_redis, tmp_path):
+    async with redis_server(tmp_path) as server:
+        storage = await open_redis(url=server.url, timeout_s=0.2)
+        await storage.open_run(RUN)
+        lost = storage.changes.event(Topic.HEALTH)
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(UnavailableError):
+                await storage.status()
+            await storage.changes.wait(lost)
+            assert not storage.reachable
+            returned = storage.changes.event(Topic.HEALTH)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        await storage.changes.wait(returned)
+        assert (await storage.status()).counters.episodes == 0
+
+
+async def test_an_address_where_nothing_listens(tmp_path, prefix):
+    link = RedisLink(f"unix://{tmp_path}/none.sock", prefix=prefix, timeout_s=1.0)
+    with pytest.raises(UnavailableError, match=r"none\.sock"):
+        await link.connect(0.05)
+    await link.close()
+
+
+def test_addresses_are_shown_without_secrets():
+    assert address_of("redis://user:secret@host:7000/3") == "host:7000"
+    assert address_of("rediss://host") == "host:6379"
+    assert address_of("unix:///a%20b/redis.sock") == "/a b/redis.sock"
+    with pytest.raises(ValueError, match="redis://"):
+        address_of("http://host")

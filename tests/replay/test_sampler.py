@@ -1,0 +1,110 @@
+"""The parts that batches are made of."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from protos import replay_pb2 as pb
+from replay import wire
+from replay.cache import EpisodeCache
+from replay.memory_storage import MemoryStorage
+from replay.sampler import Credits, Sampler, draw
+from tests.replay.conftest import RULES, RUN
+from tests.replay.groups import blob, group
+
+
+def test_a_draw_has_no_repetitions_and_avoids_what_it_must():
+    rng = np.random.default_rng(0)
+    for size in (4, 5, 100):
+        drawn = draw(rng, range(1000, 1000 + size), 4)
+        assert len(set(drawn)) == 4
+        assert all(1000 <= index < 1000 + size for index in drawn)
+    counts = collections.Counter(index for _ in range(2000) for index in draw(rng, range(6), 2, avoid={1, 4}))
+    assert set(counts) == {0, 2, 3, 5}
+    assert max(counts.values()) < 1.2 * min(counts.values())
+
+
+class TurningStorage(MemoryStorage):
+    """Its window moves on right after a draw, as when another replica inserts at that moment."""
+
+    turn_by = 0
+
+    async def read(self, indices):
+        head = (await self.status()).head
+        for _ in range(self.turn_by):
+            head += 1
+            assert not (await self.commit(group(head), again=False)).held_back
+        self.turn_by = 0
+        return await super().read(indices)
+
+
+@pytest.mark.parametrize("turn_by", [1, 5, 8, 20])
+async def test_an_episode_that_leaves_between_draw_and_read_is_replaced(turn_by):
+    rules = RULES.__class__(
+        batch_size=4,
+        samples_per_insert=4.0,
+        insert_lead_episodes=1000,
+        window_episodes=8,
+        window_bytes=10**9,
+        evaluation_interval=10**6,
+        evaluation_lease_s=1.0,
+    )
+    storage = TurningStorage(rules)
+    await storage.open_run(RUN)
+    await storage.commit(group(*range(1, 9)), again=False)
+    credits = Credits()
+    credits.add(3)
+    sampler = Sampler(storage, EpisodeCache(10**6), seed=5, batch_size=4)
+    storage.turn_by = turn_by
+    batches = sampler.batches(4, 0, credits)
+    for number in range(3):
+        batch = await anext(batches)
+        assert batch.number == number
+        assert len(set(batch.blobs)) == 4
+        stored = [blob("a", seq) for seq in range(1, 9 + turn_by)]
+        assert set(batch.blobs) <= set(stored if number == 0 else stored[-8:])
+    await batches.aclose()
+
+
+def test_the_cache_keeps_what_was_used_last_within_its_bytes():
+    cache = EpisodeCache(100)
+    for index in range(4):
+        cache.put(index, bytes(25))
+    cache.get(0)
+    cache.put(4, bytes(25))
+    assert [index for index in range(5) if cache.get(index) is not None] == [0, 2, 3, 4]
+    assert cache.size_bytes == 100
+    cache.put(5, bytes(101))
+    assert cache.size_bytes <= 100
+
+
+def test_the_cache_follows_the_window_and_forgets_all_in_a_new_epoch():
+    cache = EpisodeCache(1000)
+    for index in range(5):
+        cache.put(index, bytes(10))
+    cache.advance(3, 0)
+    cache.put(1, bytes(10))
+    assert (len(cache), cache.size_bytes, cache.get(1), cache.get(2)) == (2, 20, None, None)
+    cache.advance(2, 1)
+    assert (len(cache), cache.size_bytes) == (0, 0)
+    cache.put(2, b"other")
+    assert cache.get(2) == b"other"
+
+
+@pytest.mark.parametrize("sizes", [[1], [0, 127, 128, 20_000], [3 * 2**20] * 5, [5 * 2**20, 1]])
+def test_responses_on_the_wire_are_what_protobuf_would_write(sizes):
+    episodes = [
+        pb.Episode(meta=pb.EpisodeMeta(session="s", seq=n), payload=bytes(size))
+        for n, size in enumerate(sizes, 1)
+    ]
+    parts = [
+        pb.SampleResponse.FromString(raw)
+        for raw in wire.batch_responses(300, [episode.SerializeToString() for episode in episodes])
+    ]
+    assert [episode for part in parts for episode in part.episodes] == episodes
+    assert [part.end_of_batch for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert {part.batch for part in parts} == {300}
+    assert all(part.episodes for part in parts)
+    assert max(part.ByteSize() for part in parts) < wire.CHUNK_BYTES + max(sizes) + 1000
+    assert pb.SampleResponse.FromString(wire.end_of_run()) == pb.SampleResponse(end_of_run=True)
