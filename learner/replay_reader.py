@@ -4,7 +4,8 @@ A thread keeps one Sample stream open. Credits bound what may be on its way: the
 with numbers below `trained + window`, and each batch that was trained on adds one credit. That bounds memory
 too, since a batch has a fixed number of episodes and an episode a greatest length. When a stream breaks, the
 next one says how many batches were really trained on. The service then gives those again that were received
-and still wait here; they are known by their numbers and dropped, so training sees every number once, in order.
+and still wait here; they are known by their numbers and dropped, so training sees every number once and in
+order.
 """
 
 import logging
@@ -83,8 +84,8 @@ class ReplayReader:
 
     @property
     def run_complete(self) -> bool:
-        """Whether the service has said that no further batch will come."""
-        return self._run_complete
+        """Whether every batch of the run has been handed out."""
+        return self._run_complete and not self._ready
 
     def __iter__(self) -> Iterator[EpisodeBatch]:
         return self
@@ -203,10 +204,10 @@ def assemble_batches(
     """
     number, episodes = -1, list[EncodedEpisode]()
     for response in responses:
+        if episodes and (response.batch != number or response.end_of_run):
+            raise BadBatchError(f"number {number} ends with {len(episodes)} of {batch_size} episodes")
         if response.end_of_run:
             return
-        if episodes and response.batch != number:
-            raise BadBatchError(f"number {response.batch} begins before {number} is complete")
         number = response.batch
         episodes.extend(episode_from_proto(episode) for episode in response.episodes)
         if response.end_of_batch:

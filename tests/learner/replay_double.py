@@ -58,6 +58,8 @@ class ReplayDouble(ReplayServicer):
         self.changed = threading.Condition()
         self.out_of_credits = []
         """Batches that had been sent each time a stream had used up its credits."""
+        self.ended = False
+        """Whether a stream has been sent to its end."""
         self.publishing = threading.Event()
         self.status_calls = 0
         self.looks = 0
@@ -87,6 +89,9 @@ class ReplayDouble(ReplayServicer):
                 context.abort(fault.code, "as told")
             yield from messages
         yield pb.SampleResponse(end_of_run=True)
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
 
     def _await_credit(self, credits, sent):
         if not credits.acquire(blocking=False):

@@ -146,8 +146,15 @@ def _truncated(episode):
         ([_response(3, batch_episodes(3))], "number 3 came where 2 was due"),
         ([_response(2, batch_episodes(2)[1:])], "number 2 has 3 episodes, not 4"),
         (
-            [pb.SampleResponse(batch=2, episodes=batch_episodes(2)), _response(3, [])],
-            "number 3 begins before 2 is complete",
+            [pb.SampleResponse(batch=2, episodes=batch_episodes(2)[1:]), _response(3, batch_episodes(3))],
+            "number 2 ends with 3 of 4 episodes",
+        ),
+        (
+            [
+                pb.SampleResponse(batch=2, episodes=batch_episodes(2)[1:]),
+                pb.SampleResponse(end_of_run=True),
+            ],
+            "number 2 ends with 3 of 4 episodes",
         ),
         ([_response(2, [*batch_episodes(2)[1:], _truncated(batch_episodes(2)[0])])], "payload: "),
     ],
@@ -158,6 +165,16 @@ def test_an_unusable_batch_is_fatal_after_the_good_ones(messages, problem):
         assert_is_batch(next(reader), 1)
         with pytest.raises(FatalError, match=problem):
             next(reader)
+
+
+def test_a_run_is_not_complete_while_batches_wait():
+    double = ReplayDouble(total_batches=3)
+    with serving(double) as settings, reading(settings) as reader:
+        double.wait_for(lambda: double.ended)
+        assert_is_batch(next(reader), 0)
+        reader.close()
+        assert list(reader) == []
+        assert not reader.run_complete
 
 
 def test_close_ends_a_reader_that_waits():
