@@ -49,7 +49,7 @@ class ToyEnvironment:
         self.copies = copies
         self.seeds_K = np.zeros(copies, np.uint64)
         self.void_every = void_every
-        self.begun = 0
+        self.seeds_begun = []
         self.closed = False
         self._rngs = [np.random.default_rng(0)] * copies
         self._time = np.zeros(copies, int)
@@ -65,10 +65,10 @@ class ToyEnvironment:
     def reset(self, mask_K, seeds_K):
         self.seeds_K = np.where(mask_K, seeds_K, self.seeds_K)
         for k in np.flatnonzero(mask_K):
-            self.begun += 1
+            self.seeds_begun.append(int(seeds_K[k]))
             self._rngs[k] = np.random.default_rng(seeds_K[k])
             self._time[k] = self._memory[k] = 0
-            self._fails[k] = self.void_every and self.begun % self.void_every == 0
+            self._fails[k] = self.void_every and len(self.seeds_begun) % self.void_every == 0
         return self._draw(mask_K)
 
     def step(self, actions_KN):

@@ -1,0 +1,178 @@
+"""The whole actor against a real service: how it begins, plays, keeps step with a learner, and ends."""
+
+import dataclasses
+import threading
+
+import pytest
+
+from actor import main
+from actor.main import run_actor
+from actor.settings import ActorSettings, EnvSettings, ExplorationSettings
+from common.agent import AgentNetwork, pack_weights
+from common.errors import BadInputError, FatalError
+from common.lifecycle import StopSignal
+from common.settings import AgentSettings, RpcSettings
+from tests.actor.service import LockstepLearner, replay_service, unused_address
+from tests.actor.toy_environment import Toy, ToyEnvironment
+
+AGENT = AgentSettings(hidden_size=8)
+TOY = EnvSettings(name="toy", map="tiny")
+SPEC = ToyEnvironment.spec
+
+
+def act(rpc_settings, *, stop=None, env=TOY, name="actor-0", seed=1, batch_size=4, **settings):
+    run_actor(
+        name=name,
+        env=env,
+        settings=ActorSettings(**{"copies": 3, "weights_poll_s": 0.01, **settings}),
+        agent=AGENT,
+        rpc=rpc_settings,
+        seed=seed,
+        batch_size=batch_size,
+        stop=stop or StopSignal(),
+    )
+
+
+def acting(*arguments, **options):
+    thread = threading.Thread(target=act, args=arguments, kwargs=options)
+    thread.start()
+    return thread
+
+
+def test_an_actor_plays_until_the_run_is_complete():
+    with replay_service(total_env_steps=2_000) as service:
+        act(service.settings)
+        status = service.status()
+    assert 2_000 <= status.counters.env_steps < 2_000 + SPEC.episode_limit * 16
+    assert status.counters.run_complete
+    assert status.rejected == status.duplicates == 0
+    assert [actor.actor for actor in status.actors] == ["actor-0"]
+    assert 0 < status.train_win_rate < 1
+
+
+def test_new_weights_are_played_and_episodes_carry_their_version():
+    with replay_service() as service:
+        stop = StopSignal()
+        thread = acting(service.settings, stop=stop)
+        service.until(lambda status: status.counters.episodes > 0)
+        service.publish(pack_weights(AgentNetwork(SPEC, AGENT), session="learner", version=9))
+        # The lag is the mean over recent episodes of newest - played: 9 until the new weights are played.
+        service.until(lambda status: status.counters.weights_version == 9 and status.weights_lag < 4.5)
+        stop.set()
+        thread.join()
+
+
+def test_a_stop_keeps_what_was_played_and_ends_at_once():
+    with replay_service() as service:
+        stop = StopSignal()
+        thread = acting(service.settings, stop=stop, copies=2)
+        service.until(lambda status: status.counters.episodes > 20)
+        stop.set()
+        thread.join()
+        status = service.status()
+    assert status.counters.episodes > 20
+    assert status.rejected == 0
+
+
+def test_a_stop_ends_an_actor_that_the_rate_limiter_holds(monkeypatch):
+    monkeypatch.setattr(main, "DRAIN_TIMEOUT_S", 0.1)
+    with replay_service(insert_lead_episodes=0, samples_per_insert=4) as service:
+        stop = StopSignal()
+        thread = acting(service.settings, stop=stop, queue_episodes=2)
+        service.until(lambda status: status.counters.episodes >= 4)
+        stop.set()
+        thread.join()
+
+
+def test_a_restarted_actor_plays_other_episodes(monkeypatch):
+    opened = []
+
+    def open_toy(settings, *, copies, threads):
+        opened.append(ToyEnvironment(copies=copies))
+        return opened[-1]
+
+    monkeypatch.setattr(Toy, "open", staticmethod(open_toy))
+    with replay_service(total_env_steps=100) as service:
+        act(service.settings)
+    with replay_service() as service:
+        for _ in range(2):
+            stop = StopSignal()
+            thread = acting(service.settings, stop=stop)
+            already = service.status().counters.episodes
+            service.until(lambda status, already=already: status.counters.episodes > already + 10)
+            stop.set()
+            thread.join()
+    other_run, first, second = (environment.seeds_begun for environment in opened)
+    assert first[:10] == other_run[:10]  # the run's seed decides
+    assert not set(first) & set(second)
+    assert all(environment.closed for environment in opened)
+
+
+def lockstep_run(seed):
+    """200 environment steps with a learner; the batches it got."""
+    with replay_service(
+        total_env_steps=200, batch_size=2, seed=seed, samples_per_insert=2, insert_lead_episodes=0
+    ) as service:
+        service.register(SPEC)
+        learner = LockstepLearner(service, SPEC, AGENT, batch_size=2)
+        exploration = ExplorationSettings(epsilon_anneal_steps=150)
+        act(
+            service.settings,
+            seed=seed,
+            batch_size=2,
+            copies=1,
+            lockstep=True,
+            exploration=exploration,
+        )
+        learner.join()
+        status = service.status()
+    assert status.weights_lag <= 1.0
+    assert len(learner.batches) == status.counters.episodes
+    return learner.batches
+
+
+def test_lockstep_gives_the_learner_the_same_batches_twice():
+    """Weights depend on the batches and actions on the weights, so any race would show."""
+    first = lockstep_run(seed=3)
+    assert lockstep_run(seed=3) == first
+    assert lockstep_run(seed=4) != first
+    assert len({payload for batch in first for payload in batch}) > 10
+
+
+def test_lockstep_needs_one_copy():
+    with pytest.raises(BadInputError, match=r"actor.copies=1, not 3"):
+        act(RpcSettings(address=unused_address()), lockstep=True)
+
+
+def test_an_unknown_map_is_told_before_anything_is_asked_of_the_service():
+    with pytest.raises(BadInputError, match="tiny"):
+        act(RpcSettings(address=unused_address()), env=EnvSettings(name="toy", map="tini"))
+
+
+def test_no_service():
+    settings = RpcSettings(address=unused_address(), connect_timeout_s=0.3)
+    with pytest.raises(FatalError, match=rf"{settings.address}.*vdfd replay.*rpc.address"):
+        act(settings)
+
+
+def test_a_stop_ends_the_wait_for_a_service():
+    stop = StopSignal()
+    thread = acting(RpcSettings(address=unused_address()), stop=stop)
+    stop.set()
+    thread.join()
+
+
+def test_a_run_of_another_environment():
+    with replay_service() as service:
+        service.register(dataclasses.replace(SPEC, map="huge", n_agents=5))
+        with pytest.raises(FatalError, match=r"does not play toy tiny.*map: 'tiny' differs"):
+            act(service.settings)
+
+
+def test_weights_of_another_network_end_the_actor():
+    with replay_service() as service:
+        service.register(SPEC)
+        other = AgentNetwork(SPEC, AgentSettings(hidden_size=4))
+        service.publish(pack_weights(other, session="learner", version=3))
+        with pytest.raises(FatalError, match="version 3 do not fit"):
+            act(service.settings)
