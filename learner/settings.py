@@ -19,9 +19,9 @@ class MixerSettings(Settings):
 class LossWeights(Settings):
     """The betas of the overall loss (paper, "Components of the Learning Objective"; values ours)."""
 
-    kl_ac: NonNegativeFloat = 1.0
+    kl_ac: NonNegativeFloat = 0.3
     rec_ac: NonNegativeFloat = 1.0
-    kl_af: NonNegativeFloat = 1.0
+    kl_af: NonNegativeFloat = 0.3
     rec_af: NonNegativeFloat = 1.0
     st: NonNegativeFloat = 1.0
     avail: NonNegativeFloat = 1.0

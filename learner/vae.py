@@ -61,6 +61,8 @@ class FullyConnectedDecoder(nn.Module):
 class PriorVae(nn.Module):
     """p(latent_t | latent_{t-1} [, a_{t-1}]) and the reconstruction of what it was conditioned on.
 
+    The network gives the *change* of the latent (ours): that nothing changes need not be learned.
+
     The encoder's Gaussian *is* the prior; the decoder gives (latent'_{t-1}, a'_{t-1}) back from a sample of
     it (paper section 4, "Components of the Learning Objective").
     """
@@ -82,7 +84,8 @@ class PriorVae(nn.Module):
             if actions_RNA is None:
                 raise ValueError("this prior is conditioned on actions, and none were given")
             hidden = hidden + self.embed_actions(actions_RNA.flatten(-2))
-        return Gaussian.from_statistics(per_agent(self.statistics(torch.relu(hidden)), self.agents))
+        change = Gaussian.from_statistics(per_agent(self.statistics(torch.relu(hidden)), self.agents))
+        return Gaussian(latent_RNZ + change.mean, change.log_var)
 
     def reconstruct(self, next_latent_RNZ: Tensor) -> tuple[Tensor, Tensor]:
         """(latent'_{t-1} [R, N, Z], a'_{t-1} [R, N, A]) from the prior's sample; A is 0 without actions."""

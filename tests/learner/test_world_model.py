@@ -48,7 +48,8 @@ def _prior(vae: PriorVae, latent, actions=None):
     hidden = _linear(vae.embed_latent, latent.reshape(-1))
     if actions is not None:
         hidden = hidden + _linear(vae.embed_actions, actions.reshape(-1))
-    return np.split(_linear(vae.statistics, _relu(hidden)).reshape(N, 2 * Z), 2, axis=-1)
+    change, log_var = np.split(_linear(vae.statistics, _relu(hidden)).reshape(N, 2 * Z), 2, axis=-1)
+    return latent + change, log_var
 
 
 def _kl(m, lv, mp, lvp):
