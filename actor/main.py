@@ -24,7 +24,7 @@ from common.types import Counters
 
 log = logging.getLogger(__name__)
 
-DRAIN_TIMEOUT_S = 5.0
+DRAIN_TIMEOUT_S = 2.0
 """How long an actor that was asked to stop waits for its last acknowledgements."""
 STOP_CHECK_S = 0.5
 

@@ -137,13 +137,13 @@ class Cluster:
             loop.add_signal_handler(number, self._on_first_signal)
 
     def _on_first_signal(self) -> None:
-        self._stop.set()
-        self._note("stopping: everything is saved; another Ctrl-C ends at once")
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             # Not through the loop any more: the second one has to work whatever the loop is doing.
             loop.remove_signal_handler(number)
             signal.signal(number, lambda _number, _frame: self._on_second_signal())
+        self._stop.set()
+        self._note("stopping: everything is saved; another Ctrl-C ends at once")
 
     def _on_second_signal(self) -> None:
         self._supervisor.kill()
