@@ -16,7 +16,8 @@ ENV = smax
 VENV := .venv
 PROTO_VENV := .venv-protos
 VENV_PYTHON := $(VENV)/bin/python
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+# Twice quiet: errors only.
+PIP_INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
 PROTO_OPTIONS := -I. --python_out=OUT --grpc_python_out=OUT --mypy_out=OUT --mypy_grpc_out=OUT protos/replay.proto
 
 .PHONY: help

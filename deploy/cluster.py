@@ -115,11 +115,11 @@ class Cluster:
         self._run_dir.save_elapsed(status.elapsed(self._supervisor.processes))
 
     def _note(self, event: str) -> None:
-        event = f"{time.strftime('%T')} {event}"
-        self._events.append(event)
+        dated = f"{time.strftime('%T')} {event}"
+        self._events.append(dated)
         self._view.note(event)
         with (self._run_dir.logs / "cluster.log").open("a", encoding="utf-8") as log:
-            log.write(f"{event}\n")
+            log.write(f"{dated}\n")
 
     async def _wait_for(self, ready: Awaitable[None], process: "asyncio.Task[None]") -> None:
         """Returns when it is ready, when the process has ended, or when a stop is asked for."""

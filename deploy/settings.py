@@ -40,7 +40,7 @@ class SupervisorSettings(Settings):
     """A process that lived this long ends its row of failures."""
     max_failures: PositiveInt = 5
     """Failures in a row after which the run is given up."""
-    actor_stop_s: PositiveFloat = 5.0
+    actor_stop_s: PositiveFloat = 10.0
     """How long actors and the evaluator may take to end; all they can lose is the episode being played."""
     learner_stop_s: PositiveFloat = 20.0
     """The same for the learner, which writes a checkpoint."""

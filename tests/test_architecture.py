@@ -111,9 +111,6 @@ def test_every_package_is_listed_for_installation():
     import tomllib
 
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = {
-        str(path.parent.relative_to(ROOT)).replace("/", ".")
-        for _, path in sources()
-        if path.name == "__init__.py"
-    }
+    files = [*(path for _, path in sources()), *(ROOT / "deploy").rglob("*.yaml")]
+    found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in files}
     assert listed == found

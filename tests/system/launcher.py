@@ -76,8 +76,7 @@ class Launcher:
 
     def kill_child(self, role):
         self.child(role).send_signal(signal.SIGKILL)
-        name = role if role.startswith("actor-") else role
-        self.wait_for_line(f"{name} ended (killed by SIGKILL)")
+        self.wait_for_line(f"{role} ended (killed by SIGKILL)")
 
     def _next_line(self):
         line = self._process.stdout.readline()
