@@ -1,36 +1,52 @@
 """GALA, the symmetric graph auto-encoder (Park et al. 2019; paper section 4, "Using Generative Models").
 
-    encoder, Laplacian smoothing:   X' = relu(S X W),   S = Dt^-1/2 (A + I) Dt^-1/2,   Dt = deg(A + I)
-    decoder, Laplacian sharpening:  X' = relu(P X W),   P = Dh^-1/2 (2I - A) Dh^-1/2,  Dh = deg(A) + 2I
+    encoder, Laplacian smoothing:   X' = relu(S X W + b),   S = Dt^-1/2 (A + I) Dt^-1/2,   Dt = deg(A + I)
+    decoder, Laplacian sharpening:  X' = relu(P X W + b),   P = Dh^-1/2 (2I - A) Dh^-1/2,  Dh = deg(A) + 2I
 
 The nodes are the agents. The graph is complete with edge weight 1/N (ours). With weight 1, A + I would
 be all ones: one layer of smoothing would give every node the same vector, and no decoder could tell the
 agents apart again. With 1/N every degree is the same, and both operators reduce to a mix of a node's own
-features and the mean over nodes, which costs no N x N product.
+features and the sum over nodes, which costs no N x N product. They commute with W, so each is applied on
+the narrower side of it; of data (obs, hidden states) that side needs no gradient.
 
 Shapes: any leading ones, N nodes, F features, Z code.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def smooth(x_NF: Tensor) -> Tensor:
     """S X on the complete graph with edge weight 1/N."""
     nodes = x_NF.shape[-2]
     degree = 2.0 - 1.0 / nodes
-    return torch.add(
-        x_NF * ((1.0 - 1.0 / nodes) / degree), x_NF.mean(dim=-2, keepdim=True), alpha=1.0 / degree
-    )
+    mixed: Tensor = _Mix.apply(x_NF, (1.0 - 1.0 / nodes) / degree, 1.0 / (nodes * degree))  # type: ignore[no-untyped-call]
+    return mixed
 
 
 def sharpen(x_NF: Tensor) -> Tensor:
     """P X on the complete graph with edge weight 1/N."""
     nodes = x_NF.shape[-2]
     degree = 3.0 - 1.0 / nodes
-    return torch.add(
-        x_NF * ((2.0 + 1.0 / nodes) / degree), x_NF.mean(dim=-2, keepdim=True), alpha=-1.0 / degree
-    )
+    mixed: Tensor = _Mix.apply(x_NF, (2.0 + 1.0 / nodes) / degree, -1.0 / (nodes * degree))  # type: ignore[no-untyped-call]
+    return mixed
+
+
+class _Mix(torch.autograd.Function):
+    """own * x + shared * (sum of x over nodes). Symmetric, so its backward is itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NF: Tensor, own: float, shared: float) -> Tensor:  # noqa: ANN401
+        ctx.weights = own, shared
+        return torch.mul(x_NF, own).add_(x_NF.sum(dim=-2, keepdim=True).mul_(shared))
+
+    @staticmethod
+    def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        own, shared = ctx.weights
+        return torch.mul(grad_NF, own).add_(grad_NF.sum(dim=-2, keepdim=True).mul_(shared)), None, None
 
 
 class GalaEncoder(nn.Module):
@@ -49,10 +65,12 @@ class GalaEncoder(nn.Module):
 
     def project(self, part: int, x_NF: Tensor) -> Tensor:
         """What one part adds to the first layer."""
-        return smooth(self.first[part](x_NF))
+        projected: Tensor = self.first[part](smooth(x_NF))
+        return projected
 
     def finish(self, projected_NH: Tensor) -> Tensor:
         """The code [.., N, Z] from the sum of the projected parts."""
+        # S leaves a bias as it is: its rows sum to 1.
         return smooth(self.last(torch.relu(projected_NH)))
 
     def forward(self, *parts_NF: Tensor) -> Tensor:
@@ -73,4 +91,8 @@ class GalaDecoder(nn.Module):
 
     def forward(self, code_NZ: Tensor) -> Tensor:
         """Features [.., N, F]."""
-        return sharpen(self.last(torch.relu(sharpen(self.first(code_NZ)))))
+        hidden = torch.relu(self.first(sharpen(code_NZ)))
+        if self.last.out_features < self.last.in_features:
+            return sharpen(F.linear(hidden, self.last.weight)) + self.last.bias
+        features: Tensor = self.last(sharpen(hidden))
+        return features

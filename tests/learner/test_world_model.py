@@ -36,12 +36,12 @@ def _relu(x):
 
 
 def _encode(encoder, *parts):
-    first = sum(_smooth(_linear(layer, x)) for layer, x in zip(encoder.first, parts, strict=True))
-    return _smooth(_linear(encoder.last, _relu(first)))
+    first = sum(_linear(layer, _smooth(x)) for layer, x in zip(encoder.first, parts, strict=True))
+    return _linear(encoder.last, _smooth(_relu(first)))
 
 
 def _decode(decoder, code):
-    return _sharpen(_linear(decoder.last, _relu(_sharpen(_linear(decoder.first, code)))))
+    return _linear(decoder.last, _sharpen(_relu(_linear(decoder.first, _sharpen(code)))))
 
 
 def _prior(vae: PriorVae, latent, actions=None):
