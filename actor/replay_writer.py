@@ -74,6 +74,7 @@ class ReplayWriter:
         self._stored = self._duplicates = self._invalid = self._sent_bytes = self._streams = 0
         self._counters = Counters()
         self._run_complete = False
+        self._refusal: FatalError | None = None
         self._call: grpc.Call | None = None
         self._threads = [
             Background("episode-packer", self._outbox.pack_groups, on_end=self._wake),
@@ -103,7 +104,7 @@ class ReplayWriter:
             self._changed.wait_for(
                 lambda: outbox.has_room(episode) or self._stop.is_set() or self._thread_ended()
             )
-            self._check_threads()
+            self._check()
             if not outbox.has_room(episode):
                 return False
             outbox.add(episode)
@@ -113,7 +114,7 @@ class ReplayWriter:
         """Waits until every episode is acknowledged; false when the time is over before that."""
         with self._changed:
             self._changed.wait_for(lambda: self._outbox.held == 0 or self._thread_ended(), timeout_s)
-            self._check_threads()
+            self._check()
             return self._outbox.held == 0
 
     def stats(self) -> WriterStats:
@@ -147,7 +148,9 @@ class ReplayWriter:
     def _thread_ended(self) -> bool:
         return any(thread.ended for thread in self._threads)
 
-    def _check_threads(self) -> None:
+    def _check(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
         for thread in self._threads:
             thread.check()
 
@@ -223,6 +226,7 @@ class ReplayWriter:
             self._counters = counters_from_proto(response.counters)
             self._tally(response)
             self._changed.notify_all()
+            self._check()
 
     def _tally(self, response: pb.InsertResponse) -> None:
         outcomes = [result.outcome for result in response.results]
@@ -235,7 +239,8 @@ class ReplayWriter:
         for result in invalid:
             log.error("episode %d is invalid: %s", result.seq, result.message)
         if invalid:
-            raise FatalError(
+            # Kept, so that a drain() that this answer completes does not miss it.
+            self._refusal = FatalError(
                 f"The replay service at {self._rpc.address} calls an episode of this actor invalid "
                 f"({invalid[0].message}); use the same version of vdfd for all parts."
             )

@@ -66,7 +66,8 @@ def test_lost_acknowledgements_lead_to_duplicates_not_to_double_episodes(service
         assert writer.drain(DRAIN_S)
         stats, status = writer.stats(), service.status()
     assert (status.counters.episodes, status.counters.env_steps, status.duplicates) == (6, 30, 3)
-    assert (stats.stored, stats.duplicates, stats.streams) == (3, 3, 2)
+    assert (stats.stored, stats.duplicates) == (3, 3)
+    assert stats.streams >= 2
 
 
 def test_a_connection_that_breaks_again_and_again(service):
