@@ -44,4 +44,4 @@ def load(text: str) -> Any:  # noqa: ANN401
 
 def dump(value: object) -> str:
     """A YAML text that `load` reads back as `value`; keys keep their order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)

@@ -1,7 +1,7 @@
 """Where the configuration comes from, which source wins, and what is said about a wrong one."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import EXIT_BAD_INPUT, BadInputError
@@ -78,6 +78,7 @@ def test_a_saved_configuration_gives_the_same_again(tmp_path):
     assert yaml_text.load(config_text(config)).keys() == Config.model_fields.keys()
 
 
+@settings(deadline=None)
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False), st.lists)
 )
