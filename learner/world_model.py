@@ -18,6 +18,7 @@ from common.types import EnvSpec
 from learner.batching import EpisodeBatch
 from learner.gala import GalaDecoder, GalaEncoder
 from learner.gaussians import Gaussian, kl_balanced, kl_to_standard
+from learner.latent_recurrence import unroll_encoder, unroll_latent
 from learner.settings import WorldModelSettings
 from learner.vae import FullyConnectedDecoder, FullyConnectedEncoder, PriorVae
 
@@ -125,19 +126,15 @@ class WorldModel(nn.Module):
     def _unroll_action_free(self, batch: EpisodeBatch, generator: torch.Generator) -> tuple[Gaussian, Tensor]:
         """The one recurrence of the world model. What the obs add is projected for all times at once."""
         from_obs = self.af_encoder.project(1, batch.obs_RNO)
-        sizes = batch.row_sizes_T.tolist()
         noise = standard_noise(
             batch.obs_RNO.new_empty(*batch.obs_RNO.shape[:2], self.settings.latent_size), generator
-        ).split(sizes)
-        statistics, samples = [], []
-        v = torch.zeros_like(noise[0])
-        for from_obs_t, noise_t in zip(from_obs.split(sizes), noise, strict=True):
-            # Episodes are sorted longest first: those that go on are the first ones.
-            projected = from_obs_t + self.af_encoder.project(0, v[: len(noise_t)])
-            statistics.append(self.af_encoder.finish(projected))
-            v = Gaussian.from_statistics(statistics[-1]).sample(noise_t)
-            samples.append(v)
-        return Gaussian.from_statistics(torch.cat(statistics)), torch.cat(samples)
+        )
+        sizes = batch.row_sizes_T.tolist()
+        if isinstance(self.af_encoder, GalaEncoder):
+            statistics, samples = unroll_latent(self.af_encoder, from_obs, noise, sizes)
+        else:
+            statistics, samples = unroll_encoder(self.af_encoder, from_obs, noise, sizes)
+        return Gaussian.from_statistics(statistics), samples
 
     def _kl(self, posterior: Gaussian, prior: Gaussian) -> Tensor:
         """L^KL of a branch; prior_weight is ours, the paper's is 1."""
