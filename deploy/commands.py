@@ -1,5 +1,6 @@
 """The command line of every process of the local cluster."""
 
+import re
 import sys
 
 from deploy.run_dir import RunDir
@@ -20,7 +21,7 @@ def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address
 
     replay = ProcessSpec(
         name="replay",
-        command=command("replay", *in_run_dir),
+        command=command("replay", *in_run_dir, *_own_keys(config, run_dir)),
         stop_order=2,
         stop_timeout_s=limits.replay_stop_s,
     )
@@ -49,3 +50,11 @@ def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address
         is_done=status.evaluator_done,
     )
     return [replay, learner, *actors, evaluator]
+
+
+def _own_keys(config: Config, run_dir: RunDir) -> list[str]:
+    """In a Redis that runs share, each has the name of its directory before its keys."""
+    if not config.replay.redis_url:
+        return []
+    name = f"{config.replay.redis_prefix}.{run_dir.root.resolve().name}"
+    return [f"replay.redis_prefix={re.sub('[^A-Za-z0-9_.-]', '_', name)[-64:]}"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from common.errors import EXIT_BAD_INPUT, FatalError
+from common.errors import EXIT_BAD_INPUT, EXIT_FAILURE, FatalError
 from deploy import child
 from deploy.settings import ENVIRONMENT_PREFIX, SupervisorSettings
 
@@ -122,7 +122,9 @@ class Process:
         limit = 1 if self.must_not_fail else self._settings.max_failures
         if code == EXIT_BAD_INPUT or self._failures >= limit:
             self.state = State.FAILED
-            raise FatalError(self._why_given_up(code))
+            raise FatalError(
+                self._why_given_up(code), code=EXIT_BAD_INPUT if code == EXIT_BAD_INPUT else EXIT_FAILURE
+            )
         longest = self._settings.restart_delay_max_s
         delay_s = min(longest, self._settings.restart_delay_s * 2 ** (self._failures - 1))
         self.state = State.WAITING

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from common.errors import FatalError
+from common.errors import EXIT_BAD_INPUT, FatalError
 from deploy.settings import SupervisorSettings
 from deploy.supervisor import ProcessSpec, State, Supervisor, child_environment
 
@@ -146,9 +146,9 @@ async def test_the_sentence_of_a_fatal_error_is_passed_on(supervisor):
 
 async def test_bad_input_is_not_tried_again(supervisor):
     process = supervisor.start(shell("actor", "echo vdfd: no such map; exit 2"))
-    with pytest.raises(FatalError, match="no such map"):
+    with pytest.raises(FatalError, match="no such map") as raised:
         await outcome(supervisor, process)
-    assert process.restarts == 0
+    assert (process.restarts, raised.value.code) == (0, EXIT_BAD_INPUT)
 
 
 async def test_exit_code_0_ends_a_process_only_when_its_work_is_done(supervisor):
