@@ -26,8 +26,8 @@ def measure(
     """Figures by name, "world_model/..."; call it without gradients."""
     later = later_rows(batch, model.settings.horizon)
     present = (beliefs, hidden_RND, batch.obs_RNO, batch.avail_actions_RNA)
-    imagined = imagine(model, policy, *present)
-    with_real_actions = imagine(model, policy, *present, actions=_real_actions(batch, later))
+    imagined = imagine(model, policy, *present, complete=True)
+    with_real_actions = imagine(model, policy, *present, actions=_real_actions(batch, later), complete=True)
     best_RN = greedy_actions(policy.q(hidden_RND), batch.avail_actions_RNA)
     figures = {}
     for k, (rows, rows_later) in enumerate(later, start=1):

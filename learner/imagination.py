@@ -24,11 +24,11 @@ class Imagined:
 
     s_RNZ: list[Tensor]
     hidden_RND: list[Tensor]
-    """The first is the real one."""
+    """The first is the real one; the last moment's only when asked for."""
     actions_RN: list[Tensor]
     """K - 1 of them; the first is chosen on the real hidden state."""
     avail_logits_RNA: list[Tensor]
-    """K - 1 of them, of moments t+1 .. t+j; empty when they are not predicted."""
+    """Of the same moments from t+1 on; empty when they are not predicted."""
     v_RNZ: list[Tensor]
     obs_RNO: list[Tensor]
     """The first is the real one, unless the action-free branch rolls out as the paper writes it."""
@@ -44,14 +44,16 @@ def imagine(
     avail_RNA: Tensor,
     *,
     actions: list[Tensor] | None = None,
+    complete: bool = False,
 ) -> Imagined:
     """Rolls all branches out; `actions` [R, N] per step replace the policy's (to measure the dynamics alone).
 
+    What only the choice of a further action needs is not computed for the last moment, unless `complete`.
     Without prior VAEs there is no transition: only the present moment comes back.
     """
     horizon = model.settings.horizon if model.settings.prior else 0
     s, hidden, chosen, logits = _action_conditioned(
-        model, policy, beliefs, hidden_RND, avail_RNA, horizon, actions
+        model, policy, beliefs, hidden_RND, avail_RNA, horizon, actions, complete
     )
     rollout = _action_free_forward if model.settings.af_rollout == "forward" else _action_free_literal
     v, obs = rollout(model, beliefs, obs_RNO, horizon)
@@ -74,12 +76,15 @@ def _action_conditioned(
     avail_RNA: Tensor,
     horizon: int,
     actions: list[Tensor] | None,
+    complete: bool,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
     s, hidden, chosen, logits = [beliefs.s_RNZ], [hidden_RND], [], []
     for k in range(horizon):
         assert model.ac_prior is not None
         chosen.append(actions[k] if actions else greedy_actions(policy.q(hidden[k]).detach(), avail_RNA))
         s.append(model.ac_prior(s[k], one_hot(chosen[k], model.spec.n_actions, s[k].dtype)).mean)
+        if k + 1 == horizon and not complete:
+            break
         hidden.append(model.ac_decoder(s[k + 1]))
         if model.settings.predict_avail_actions:
             logits.append(model.avail_head(s[k + 1]))

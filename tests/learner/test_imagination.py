@@ -41,7 +41,7 @@ def test_the_first_action_is_the_policys_on_the_real_hidden_state_and_available(
 
 def test_each_step_follows_from_the_one_before(batch):
     model, policy, start = _setup(batch)
-    imagined = imagine(model, policy, *start)
+    imagined = imagine(model, policy, *start, complete=True)
     assert len(imagined.s_RNZ) == WORLD_MODEL.horizon + 1
     for k in range(WORLD_MODEL.horizon):
         action = one_hot(imagined.actions_RN[k], SPEC.n_actions, torch.float32)
@@ -50,6 +50,14 @@ def test_each_step_follows_from_the_one_before(batch):
         torch.testing.assert_close(imagined.v_RNZ[k + 1], model.af_prior(imagined.v_RNZ[k]).mean)
         torch.testing.assert_close(imagined.obs_RNO[k + 1], model.decode_af(imagined.v_RNZ[k + 1])[1])
     torch.testing.assert_close(imagined.obs_RNO[0], batch.obs_RNO)
+
+
+def test_what_nothing_needs_is_left_out_and_changes_nothing(batch):
+    model, policy, start = _setup(batch)
+    complete, lean = imagine(model, policy, *start, complete=True), imagine(model, policy, *start)
+    assert len(lean.hidden_RND) == len(lean.actions_RN) == len(complete.hidden_RND) - 1
+    for field in ("s_RNZ", "v_RNZ", "static_RNZ", "actions_RN"):
+        torch.testing.assert_close(getattr(lean, field), getattr(complete, field), rtol=0, atol=0)
 
 
 def test_later_actions_obey_the_predicted_mask(batch):
