@@ -14,7 +14,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import FullJitterBackoff, NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from replay.changes import Changes, Topic
@@ -28,7 +28,7 @@ UPLOAD_TTL_S = 300
 PROBE_INTERVAL_S = 2.0
 """A silent connection is asked for a sign of life this often."""
 MAX_CONNECTIONS = 64
-SHARED_TOPICS = (Topic.SAMPLES, Topic.EPISODES, Topic.WEIGHTS, Topic.EVALUATIONS)
+TOPICS = {topic.value.encode(): topic for topic in Topic}
 
 Argument = str | int | bytes
 Command = tuple[Argument, ...]
@@ -65,18 +65,25 @@ class RedisLink:
         self.changes = Changes()
         self.reachable = False
         self.epoch = 0
+        self._loading = False
 
     def key(self, name: str) -> str:
         """The run's key of that name."""
         return self._prefix + name
 
     async def connect(self, timeout_s: float) -> None:
-        """Waits until Redis answers and changes are heard; UnavailableError when the time is over."""
+        """Waits until Redis answers and changes are heard; UnavailableError when the time is over.
+
+        The time begins anew as long as Redis says that it is loading its data.
+        """
         self._listener = asyncio.create_task(self._listen())
+        self._listener.add_done_callback(self._stopped_listening)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as limit:
                 while not self.reachable:
                     await self.changes.wait(self.changes.event(Topic.HEALTH))
+                    if self._loading:
+                        limit.reschedule(asyncio.get_running_loop().time() + timeout_s)
         except TimeoutError:
             await self.transaction(("PING",))  # says what is wrong
             raise self.unavailable(f"no answer in {timeout_s:g} s") from None
@@ -152,6 +159,7 @@ class RedisLink:
         async for attempt in retrying:
             with attempt:
                 try:
+                    await self._listening.ping()  # SUBSCRIBE is answered also while Redis loads its data
                     async with self._listening.pubsub() as subscription:
                         await self._hear(subscription)
                 except broken as error:
@@ -168,8 +176,8 @@ class RedisLink:
             if message is None:
                 await subscription.ping()
                 message = await self._message(subscription)
-            if message["type"] == "message":
-                self.changes.notify(Topic(message["data"].decode()))
+            if message["type"] == "message" and (topic := TOPICS.get(message["data"])):
+                self.changes.notify(topic)
 
     async def _message(self, subscription: PubSub) -> dict[str, Any]:
         message: dict[str, Any] | None = await subscription.get_message(timeout=self._timeout_s)
@@ -182,6 +190,13 @@ class RedisLink:
             log.warning("lost Redis at %s: %s", self._address, error)
             self.reachable = False
             self.epoch += 1
+        self._loading = isinstance(error, BusyLoadingError)
+        self.changes.notify(Topic.HEALTH)
+
+    def _stopped_listening(self, listener: asyncio.Task[None]) -> None:
+        if not listener.cancelled() and (error := listener.exception()) is not None:
+            log.critical("changes of other replicas are not heard any more", exc_info=error)
+            self.reachable = False
             self.changes.notify(Topic.HEALTH)
 
 

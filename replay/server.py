@@ -16,7 +16,7 @@ from common.errors import BadInputError, FatalError
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
 from replay.cache import EpisodeCache
-from replay.errors import RunMismatchError, UnavailableError
+from replay.errors import DrainingError, RunMismatchError, UnavailableError
 from replay.health import report_health
 from replay.inserter import Inserter
 from replay.memory_storage import MemoryStorage
@@ -57,17 +57,20 @@ async def serve(
     )
     rules = rules_of(settings, batch_size)
     ended = _when_set(stop)
-    async with _storage(settings, rules, data_dir) as (storage, lost):
-        server = rpc.aio_server(rpc_settings)
-        address = _bind(server, rpc_settings.address)
-        await _open_run(storage, run)
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="check") as executor:
-            add_to_server(_service(storage, settings, run, executor), server)
-            async with _running(server, storage, settings.drain_timeout_s):
-                on_ready(address)
-                await asyncio.wait((ended, lost), return_when=asyncio.FIRST_COMPLETED)
-        if not ended.done():
-            raise lost.result()
+    try:
+        async with _storage(settings, rules, data_dir, ended) as (storage, lost):
+            server = rpc.aio_server(rpc_settings)
+            address = _bind(server, rpc_settings.address)
+            await _open_run(storage, run)
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="check") as executor:
+                add_to_server(_service(storage, settings, run, executor), server)
+                async with _running(server, storage, settings.drain_timeout_s):
+                    on_ready(address)
+                    await asyncio.wait((ended, lost), return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                raise lost.result()
+    except DrainingError:
+        return  # asked to end before it was ready
 
 
 def rules_of(settings: ReplaySettings, batch_size: int) -> Rules:
@@ -90,20 +93,20 @@ def rules_of(settings: ReplaySettings, batch_size: int) -> Rules:
 
 @contextlib.asynccontextmanager
 async def _storage(
-    settings: ReplaySettings, rules: Rules, data_dir: Path
+    settings: ReplaySettings, rules: Rules, data_dir: Path, ended: asyncio.Future[None]
 ) -> AsyncIterator[tuple[Storage, asyncio.Future[FatalError]]]:
     """The storage that the settings name, and what will be done if it is lost for good."""
     never: asyncio.Future[FatalError] = asyncio.get_running_loop().create_future()
     if settings.redis_url == MEMORY_URL:
         yield MemoryStorage(rules), never
     elif settings.redis_url:
-        async with _redis_storage(settings.redis_url, settings, rules, never) as storage:
+        async with _redis_storage(settings.redis_url, settings, rules, never, ended) as storage:
             yield storage, never
     else:
         async with redis_server(data_dir) as server:
             lost = asyncio.ensure_future(server.died())
             try:
-                async with _redis_storage(server.url, settings, rules, lost) as storage:
+                async with _redis_storage(server.url, settings, rules, lost, ended) as storage:
                     yield storage, lost
             finally:
                 lost.cancel()
@@ -111,12 +114,17 @@ async def _storage(
 
 @contextlib.asynccontextmanager
 async def _redis_storage(
-    url: str, settings: ReplaySettings, rules: Rules, lost: asyncio.Future[FatalError]
+    url: str,
+    settings: ReplaySettings,
+    rules: Rules,
+    lost: asyncio.Future[FatalError],
+    ended: asyncio.Future[None],
 ) -> AsyncIterator[RedisStorage]:
     try:
         link = RedisLink(url, prefix=settings.redis_prefix, timeout_s=settings.redis_timeout_s)
     except ValueError as error:
         raise BadInputError(f"replay.redis_url: {error}.") from error
+    ended.add_done_callback(lambda _: link.changes.drain())
     try:
         connecting = asyncio.ensure_future(link.connect(settings.redis_connect_timeout_s))
         await asyncio.wait((connecting, lost), return_when=asyncio.FIRST_COMPLETED)
@@ -125,6 +133,8 @@ async def _redis_storage(
             raise lost.result()
         connecting.result()
         yield RedisStorage(link, rules)
+    except DrainingError:
+        raise
     except UnavailableError as error:
         raise FatalError(f"{error}. Start it or correct replay.redis_url.") from error
     finally:

@@ -38,6 +38,11 @@ async def commit(storage, *seqs):
     return await storage.commit(group(*seqs), again=False)
 
 
+async def until(storage, *, reachable):
+    while storage.reachable != reachable:
+        await storage.changes.wait(storage.changes.event(Topic.HEALTH))
+
+
 async def test_nothing_is_left_beside_the_window(storage, redis, prefix):
     for seq in range(1, 5):
         await commit(storage, seq, seq)
@@ -112,16 +117,13 @@ async def test_a_redis_that_was_killed_comes_back_with_everything(open_redis, tm
         storage = await open_redis(url=server.url)
         await storage.open_run(RUN)
         await commit(storage, 1, 2, 3)
-        lost = storage.changes.event(Topic.HEALTH)
         os.kill(server.pid, signal.SIGKILL)
-        await storage.changes.wait(lost)
-        assert not storage.reachable
+        await until(storage, reachable=False)
         with pytest.raises(UnavailableError, match=r"redis\.sock"):
             await storage.status()
-        returned, epoch = storage.changes.event(Topic.HEALTH), storage.epoch
         async with redis_server(tmp_path):
-            await storage.changes.wait(returned)
-            assert storage.reachable and epoch > 0
+            await until(storage, reachable=True)
+            assert storage.epoch > 0
             assert (await storage.status()).counters.episodes == 3
             assert await storage.read([0, 1, 2]) == [blob("a", seq) for seq in (1, 2, 3)]
             assert (await commit(storage, 3, 4)).outcomes == (Outcome.DUPLICATE, Outcome.STORED)
@@ -131,17 +133,14 @@ async def test_a_redis_that_hangs_counts_as_unreachable(open_redis, tmp_path):
     async with redis_server(tmp_path) as server:
         storage = await open_redis(url=server.url, timeout_s=0.2)
         await storage.open_run(RUN)
-        lost = storage.changes.event(Topic.HEALTH)
         os.kill(server.pid, signal.SIGSTOP)
         try:
             with pytest.raises(UnavailableError):
                 await storage.status()
-            await storage.changes.wait(lost)
-            assert not storage.reachable
-            returned = storage.changes.event(Topic.HEALTH)
+            await until(storage, reachable=False)
         finally:
             os.kill(server.pid, signal.SIGCONT)
-        await storage.changes.wait(returned)
+        await until(storage, reachable=True)
         assert (await storage.status()).counters.episodes == 0
 
 

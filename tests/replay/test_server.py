@@ -9,9 +9,12 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from common.errors import BadInputError, FatalError
+from common.lifecycle import StopSignal
 from common.settings import RpcSettings
 from protos import replay_pb2 as pb
 from replay.redis_server import redis_server
+from replay.server import serve
+from replay.settings import ReplaySettings
 from tests.replay.running import TIMEOUT_S, Client, message, refused, serving
 
 
@@ -30,6 +33,25 @@ async def test_a_redis_that_is_not_there(tmp_path):
     url = f"unix://{tmp_path}/none.sock"
     with pytest.raises(FatalError, match=r"none\.sock.*replay\.redis_url"):
         await starts(redis_url=url, redis_connect_timeout_s=0.05)
+
+
+async def test_an_end_while_redis_is_waited_for(tmp_path):
+    stop, ready = StopSignal(), asyncio.Event()
+    settings = ReplaySettings(redis_url=f"unix://{tmp_path}/none.sock", redis_connect_timeout_s=10**6)
+    parameters = {"seed": 1, "total_env_steps": 1, "batch_size": 1, "data_dir": tmp_path, "stop": stop}
+    service = asyncio.ensure_future(
+        serve(settings, RpcSettings(), **parameters, on_ready=lambda _: ready.set())
+    )
+    await asyncio.sleep(0)
+    stop.set()
+    await service
+    assert not ready.is_set()
+
+
+async def test_a_directory_that_cannot_be_used(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FatalError, match=r"Cannot start .*file"):
+        await starts(redis_url="", data_dir=tmp_path / "file")
 
 
 async def test_an_address_that_is_no_redis():
@@ -117,8 +139,9 @@ async def test_health_follows_redis_and_the_service_recovers(tmp_path):
                 assert (await client.status()).counters.episodes == 2
 
 
-async def test_the_service_keeps_its_own_redis_and_its_data(tmp_path):
-    data_dir = tmp_path / ("long" * 40)  # no Unix socket can have such a path
+@pytest.mark.parametrize("name", ["a b#c?d%20é", "long" * 40])  # no Unix socket can have such a long path
+async def test_the_service_keeps_its_own_redis_and_its_data(tmp_path, name):
+    data_dir = tmp_path / name
     for expected in (1, 2):
         async with serving(redis_url="", data_dir=data_dir) as client:
             await client.register()
@@ -163,7 +186,7 @@ async def test_two_replicas_over_one_redis_are_one_service(replay):
                     await stream.send(*group)
                 responses = [await stream.receive() for stream in sent]
                 if responses[1].counters.run_complete:
-                    return [[result.outcome for result in response.results] for response in responses]
+                    return
 
         sampling, batches = two.sampling(), 0
         await sampling.open(credits=1000)

@@ -332,11 +332,10 @@ async def _outcome(storage, operation):
                 return await storage.commit(Group(id=str(operation), episodes=members), again=False)
             case "reserve":
                 stream = await storage.open_stream(status.counters.samples // RULES.batch_size)
-                answers = [
+                return [
                     await storage.reserve(stream, status.counters.samples // RULES.batch_size, take=take)
                     for take in (False, True)
                 ]
-                return answers
             case "open":
                 return await storage.open_stream(max(0, status.counters.samples // RULES.batch_size - a % 3))
             case "publish":
