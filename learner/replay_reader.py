@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import grpc
 
 from common import rpc
+from common.background import Background, cancel, reason, retrying, worth_retrying
 from common.codec import CodecError, episode_from_proto
 from common.errors import FatalError
 from common.settings import RpcSettings
 from common.types import EncodedEpisode, EnvSpec
-from learner.background import Background, cancel, reason, retrying, worth_retrying
 from learner.batching import EpisodeBatch, decode_batch
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayStub

@@ -6,10 +6,10 @@ import threading
 import grpc
 
 from common import rpc
+from common.background import Background
 from common.codec import evaluation_from_proto
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
-from learner.background import Background
 from learner.recorder import Recorder
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayStub

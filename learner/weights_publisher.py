@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import grpc
 
 from common import rpc
+from common.background import Background, cancel, retrying
 from common.codec import weights_to_proto
 from common.errors import FatalError
 from common.settings import RpcSettings
 from common.types import Weights
-from learner.background import Background, cancel, retrying
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayStub
 
