@@ -18,6 +18,16 @@ P = ParamSpec("P")
 
 _PANEL = "Configuration"
 
+# Actor and learner take turns, one episode and one step at a time: two runs of a seed are then alike.
+_DETERMINISTIC = {
+    "run.actors": 1,
+    "actor.copies": 1,
+    "actor.lockstep": True,
+    "replay.insert_lead_episodes": 0,
+    "learner.deterministic": True,
+    "learner.publish_every_steps": 1,
+}
+
 
 def _any_of(names: Iterable[str]) -> str:
     return ", ".join(names)
@@ -61,18 +71,27 @@ def sources_of(
         int | None, typer.Option(help="Actor processes of the local cluster.", rich_help_panel=_PANEL)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.", rich_help_panel=_PANEL)] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="One actor in lockstep with the learner: two runs of a seed give the same weights. Slow.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False,
     address: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", help="Of the replay service.", rich_help_panel=_PANEL),
     ] = None,
 ) -> Sources:
     """What was given on the command line and in the environment."""
-    options = {
+    options: dict[str, object] = {
+        **(_DETERMINISTIC if deterministic else {}),
         "learner.algorithm": algo,
         "env.name": env,
         "env.map": map_,
         "run.env_steps": steps,
-        "run.actors": actors,
+        **({} if actors is None else {"run.actors": actors}),
         "run.seed": seed,
         "rpc.address": address,
     }
