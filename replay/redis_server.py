@@ -1,20 +1,18 @@
 """Starts a Redis of the run's own when no address is given.
 
 It listens on a Unix socket only, keeps its data in a directory, and ends when the service ends, however that
-happens. What it has acknowledged survives the death of every process, but not of the machine: that may lose the
-last seconds. Whoever needs more gives the address of a Redis of their own.
+happens. What it has acknowledged survives the death of every process. A machine that crashes may lose its
+last seconds; whoever needs more gives the address of a Redis of their own.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import os
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +23,17 @@ from common.errors import FatalError
 MAX_SOCKET_PATH_BYTES = 107
 LOCK_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 10.0
+
+# Has the kernel send SIGTERM when the process that started this one dies, also by SIGKILL; then becomes the
+# program. A function between fork and exec could do the same, but there gRPC's fork handlers run threads.
+END_WITH_PARENT = """
+import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the service has died")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class RedisServer:
@@ -146,6 +154,7 @@ async def _spawn(program: str, data_dir: Path, socket: Path, lock: int) -> async
     try:
         with (data_dir / "redis.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
+                *_ending_with_this_process(),
                 program,
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -153,21 +162,12 @@ async def _spawn(program: str, data_dir: Path, socket: Path, lock: int) -> async
                 stderr=log,
                 pass_fds=(lock,),
                 start_new_session=True,  # Ctrl-C is for the service, which drains before it stops its Redis
-                preexec_fn=_end_with_parent(),
             )
     finally:
         os.close(lock)  # the server has it now, for as long as it lives
 
 
-def _end_with_parent() -> Callable[[], None] | None:
-    """Has the kernel send SIGTERM to the child when this process dies, also by SIGKILL (Linux only)."""
+def _ending_with_this_process() -> list[str]:
     if sys.platform != "linux":
-        return None
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
-
-    def in_child() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died in between
-            os._exit(1)
-
-    return in_child
+        return []
+    return [sys.executable, "-I", "-S", "-c", END_WITH_PARENT, str(os.getpid())]
