@@ -1,36 +1,25 @@
 """Greedy test episodes: the evaluator process, and the evaluation of given weights without a service."""
 
 import contextlib
-import logging
-import threading
 from collections.abc import Callable
-from typing import TypeVar
 
-import grpc
 import numpy as np
 import torch
 
 from actor.environment import Environment
+from actor.evaluation_points import EvaluationPoints
 from actor.joining import join_run
+from actor.metrics import evaluator_figures
 from actor.policy import Policy
 from actor.registry import make_environment
 from actor.rollout import Rollout
 from actor.settings import ActorSettings, EnvSettings
 from common import rpc as rpc_factory
-from common.background import retrying
-from common.codec import evaluation_to_proto, weights_from_proto
-from common.errors import FatalError
+from common.codec import weights_from_proto
 from common.lifecycle import StopSignal
-from common.settings import AgentSettings, RpcSettings
+from common.metrics import serving_metrics
+from common.settings import NO_METRICS, AgentSettings, MetricsSettings, RpcSettings
 from common.types import EpisodeMeta, Evaluation, Weights
-from protos import replay_pb2 as pb
-from protos.replay_pb2_grpc import ReplayStub
-
-log = logging.getLogger(__name__)
-
-CLAIM_WAIT_MS = 2_000
-
-T = TypeVar("T")
 
 Progress = Callable[[list[EpisodeMeta]], None]
 """Called with all episodes that are over, whenever some more are."""
@@ -73,6 +62,7 @@ def run_evaluator(
     rpc: RpcSettings,
     seed: int,
     stop: StopSignal,
+    metrics: MetricsSettings = NO_METRICS,
 ) -> None:
     """Plays every evaluation that falls due until the run is complete and none is left.
 
@@ -85,6 +75,7 @@ def run_evaluator(
         channel = stack.enter_context(rpc_factory.channel(rpc))
         join_run(channel, environment.spec, rpc, stop=stop)
         points = EvaluationPoints(channel, rpc, name=name, stop=stop)
+        stack.enter_context(serving_metrics(metrics, lambda: evaluator_figures(points.stats())))
         policy = Policy(environment.spec, agent, seed=seed)
         while (claim := points.claim()) is not None:
             policy.load(weights_from_proto(claim.weights))
@@ -130,52 +121,3 @@ def summarise(metas: list[EpisodeMeta], *, env_steps: int, version: int) -> Eval
         mean_return=float(np.mean([meta.episode_return for meta in metas])),
         mean_length=float(np.mean([meta.length for meta in metas])),
     )
-
-
-class EvaluationPoints:
-    """The evaluations that the service hands out."""
-
-    def __init__(self, channel: grpc.Channel, settings: RpcSettings, *, name: str, stop: StopSignal) -> None:
-        self._stub = ReplayStub(channel)
-        self._settings = settings
-        self._name = name
-        self._closing = threading.Event()
-        self._retry = retrying(self._closing, "asking for evaluations")
-        stop.call_when_set(self._closing.set)
-
-    def claim(self) -> pb.ClaimEvaluationResponse | None:
-        """Waits for the next one; None when the run is complete and all are reported, or at a stop."""
-        while not self._closing.is_set():
-            claim = self._call(self._claim_once)
-            if claim is None or claim.due:
-                return claim
-            if claim.run_complete:
-                return None
-        return None
-
-    def report(self, evaluation: Evaluation) -> None:
-        """Sends a result; sending it again is harmless."""
-        log.info(
-            "at %d env steps: won %d of %d, return %.2f",
-            evaluation.env_steps,
-            evaluation.wins,
-            evaluation.episodes,
-            evaluation.mean_return,
-        )
-        request = pb.ReportEvaluationRequest(evaluation=evaluation_to_proto(evaluation))
-        timeout_s = self._settings.unary_timeout_s
-        self._call(lambda: self._stub.ReportEvaluation(request, timeout=timeout_s))
-
-    def _claim_once(self) -> pb.ClaimEvaluationResponse:
-        request = pb.ClaimEvaluationRequest(evaluator=self._name, wait_ms=CLAIM_WAIT_MS)
-        timeout_s = CLAIM_WAIT_MS / 1000 + self._settings.unary_timeout_s
-        return self._stub.ClaimEvaluation(request, timeout=timeout_s)
-
-    def _call(self, call: Callable[[], T]) -> T | None:
-        try:
-            return self._retry(call)
-        except grpc.RpcError as error:
-            raise FatalError(
-                f"The replay service at {self._settings.address} refuses to hand out evaluations: "
-                f"{rpc_factory.describe(error)}."
-            ) from error

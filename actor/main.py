@@ -9,6 +9,7 @@ import torch
 
 from actor.environment import episode_seed
 from actor.joining import join_run
+from actor.metrics import actor_figures
 from actor.play_log import PlayLog
 from actor.policy import Policy, epsilon_at
 from actor.registry import check_environment, make_environment
@@ -19,7 +20,8 @@ from actor.weights_client import WeightsClient
 from common import rpc as rpc_factory
 from common.errors import BadInputError
 from common.lifecycle import StopSignal
-from common.settings import AgentSettings, RpcSettings
+from common.metrics import serving_metrics
+from common.settings import NO_METRICS, AgentSettings, MetricsSettings, RpcSettings
 from common.types import Counters
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ def run_actor(
     seed: int,
     batch_size: int,
     stop: StopSignal,
+    metrics: MetricsSettings = NO_METRICS,
 ) -> None:
     """Plays until the run is complete or `stop` is set; then returns with what it sent acknowledged.
 
@@ -62,13 +65,20 @@ def run_actor(
         policy = Policy(environment.spec, agent, seed=episode_seed((*seeds, 1), 0))
         session = uuid.uuid4().hex
         rollout = Rollout(environment, policy, actor=name, session=session, seeds=(*seeds, 0))
+        play_log = PlayLog()
+        stack.enter_context(
+            serving_metrics(
+                metrics,
+                lambda: actor_figures(rollout.stats(), play_log.stats(), writer.stats(), weights.stats()),
+            )
+        )
         link = _Link(writer, weights, start=start, stop=stop)
         if settings.lockstep:
             link.wait_for_learner(batch_size)
         else:
             weights.start()
         log.info("%s plays %s %s in %d copies", name, env.name, env.map, settings.copies)
-        _play(rollout, policy, link, settings, batch_size=batch_size)
+        _play(rollout, policy, link, settings, play_log, batch_size=batch_size)
         link.drain()
 
 
@@ -112,8 +122,15 @@ class _Link:
             log.warning("gave up %d episodes that were not acknowledged", self.writer.stats().held)
 
 
-def _play(rollout: Rollout, policy: Policy, link: _Link, settings: ActorSettings, *, batch_size: int) -> None:
-    play_log = PlayLog()
+def _play(
+    rollout: Rollout,
+    policy: Policy,
+    link: _Link,
+    settings: ActorSettings,
+    play_log: PlayLog,
+    *,
+    batch_size: int,
+) -> None:
     while not link.over:
         link.weights.check()
         newest = link.weights.newest

@@ -3,6 +3,7 @@
 Shapes: K copies, T steps, N agents, O obs, S state, A actions, D hidden.
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,10 @@ class RolloutStats:
     episodes: int
     voided: int
     """Episodes dropped because their environment failed."""
+    policy_s: float
+    """Time spent in choosing actions."""
+    environment_s: float
+    """Time spent in environments, beginning of episodes included."""
 
 
 class Rollout:
@@ -63,15 +68,21 @@ class Rollout:
         self._hidden_KND = policy.initial_hidden(copies)
         self._frame: Frame | None = None
         self._begun = self._env_steps = self._finished = self._voided = 0
+        self._policy_s = self._environment_s = 0.0
 
     def step(self, *, epsilon: float) -> list[FinishedEpisode]:
         """Plays one step in every copy; returns the episodes that ended with it."""
+        began = time.perf_counter()
         if self._frame is None or not self._playing_K.all():
             self._frame = self._begin()
+        ready = time.perf_counter()
         actions, self._hidden_KND = self._policy.act(
             self._frame, self._last_actions_KN, self._hidden_KND, epsilon=epsilon
         )
+        chosen = time.perf_counter()
         result = self._environment.step(actions)
+        self._policy_s += chosen - ready
+        self._environment_s += (ready - began) + (time.perf_counter() - chosen)
         self._write_step(actions, result)
         self._frame, self._last_actions_KN = result.frame, actions
         self._playing_K = ~(result.done_K | result.void_K)
@@ -83,7 +94,13 @@ class Rollout:
 
     def stats(self) -> RolloutStats:
         """Totals of this rollout."""
-        return RolloutStats(env_steps=self._env_steps, episodes=self._finished, voided=self._voided)
+        return RolloutStats(
+            env_steps=self._env_steps,
+            episodes=self._finished,
+            voided=self._voided,
+            policy_s=self._policy_s,
+            environment_s=self._environment_s,
+        )
 
     def _begin(self) -> Frame:
         """Begins an episode in every copy that plays none."""

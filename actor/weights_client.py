@@ -1,6 +1,7 @@
 """The newest weights and counters, fetched beside play: a thread long-polls, play looks at `newest`."""
 
 import threading
+import time
 from dataclasses import dataclass
 
 import grpc
@@ -29,6 +30,8 @@ class WeightsStats:
     version: int
     newest_version: int
     """That the learner had published at the last answer."""
+    age_s: float
+    """Since `version` came; since the client was made if none has come yet."""
 
 
 class WeightsClient:
@@ -44,6 +47,7 @@ class WeightsClient:
         """Version 0 until the learner has published."""
         self.counters = Counters()
         self._fetched = self._fetched_bytes = 0
+        self._newest_since = time.monotonic()
         self._closing = threading.Event()
         self._lock = threading.Lock()  # between close() and the call that it cancels
         self._call: grpc.Future[pb.FetchWeightsResponse] | None = None
@@ -81,6 +85,7 @@ class WeightsClient:
             fetched_bytes=self._fetched_bytes,
             version=self.newest.version,
             newest_version=self.counters.weights_version,
+            age_s=time.monotonic() - self._newest_since,
         )
 
     def close(self) -> None:
@@ -120,6 +125,7 @@ class WeightsClient:
         if response.not_modified or not response.weights.data:
             return False
         self.newest = weights_from_proto(response.weights)
+        self._newest_since = time.monotonic()
         self._fetched += 1
         self._fetched_bytes += len(self.newest.data)
         return True

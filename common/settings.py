@@ -30,6 +30,20 @@ class RpcSettings(Settings):
     """How long a part waits for the service to come up before it gives up with an error."""
 
 
+class MetricsSettings(Settings):
+    """Where a process answers Prometheus."""
+
+    serve: bool = False
+    """Whether it does. The local cluster gives its processes the port and the ones after it."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all, which only a network of trust should reach."""
+    port: Annotated[int, Field(ge=0, lt=2**16)] = 9100
+    """0 lets the system choose one."""
+
+
+NO_METRICS = MetricsSettings()
+
+
 class AgentSettings(Settings):
     """The agent network, which actors and learner share."""
 

@@ -23,6 +23,7 @@ def serve_replay(config: Config, run_dir: Path, stop: StopSignal) -> None:
             batch_size=config.learner.batch_size,
             data_dir=data_dir,
             stop=stop,
+            metrics_settings=config.metrics,
             on_ready=lambda address: print(f"Replay service at {address}", flush=True),
         )
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from actor.settings import ActorSettings, EnvSettings
-from common.settings import AgentSettings, PositiveFloat, PositiveInt, RpcSettings, Settings
+from common.settings import AgentSettings, MetricsSettings, PositiveFloat, PositiveInt, RpcSettings, Settings
 from deploy.address import split_address
 from learner.settings import LearnerSettings
 from replay.settings import ReplaySettings
@@ -62,6 +62,7 @@ class Config(Settings):
     learner: LearnerSettings = LearnerSettings()
     agent: AgentSettings = AgentSettings()
     rpc: RpcSettings = RpcSettings()
+    metrics: MetricsSettings = MetricsSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
 
     @model_validator(mode="after")

@@ -1,6 +1,17 @@
 """Episodes in the service's memory, so that a sampled episode need not be fetched each time."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheStats:
+    """The memory tier since the service started."""
+
+    hits: int
+    misses: int
+    episodes: int
+    size_bytes: int
 
 
 class EpisodeCache:
@@ -12,6 +23,7 @@ class EpisodeCache:
         self._bytes = 0
         self._tail = 0
         self._epoch = 0
+        self._hits = self._misses = 0
 
     @property
     def size_bytes(self) -> int:
@@ -24,9 +36,18 @@ class EpisodeCache:
     def get(self, index: int) -> bytes | None:
         """The blob, if it is here."""
         blob = self._blobs.get(index)
-        if blob is not None:
+        if blob is None:
+            self._misses += 1
+        else:
+            self._hits += 1
             self._blobs.move_to_end(index)
         return blob
+
+    def stats(self) -> CacheStats:
+        """The figures now."""
+        return CacheStats(
+            hits=self._hits, misses=self._misses, episodes=len(self._blobs), size_bytes=self._bytes
+        )
 
     def put(self, index: int, blob: bytes) -> None:
         """Keeps a blob unless it has left the window; an index never changes its blob."""

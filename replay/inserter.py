@@ -1,6 +1,7 @@
 """How groups of episodes enter: checked in threads, then committed in order as the rate limiter lets them."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +65,9 @@ class Inserter:
         episodes = tuple(item for item in admitted if isinstance(item, NewEpisode))
         outcomes: tuple[Outcome, ...] = ()
         if episodes:
+            offered = time.monotonic()
             commit = await self._commit(Group(id=uuid.uuid4().hex, episodes=episodes))
+            self._recorder.waited(time.monotonic() - offered)
             outcomes, counters = commit.outcomes, commit.counters
             self._observe(episodes, commit)
         else:
@@ -102,7 +105,7 @@ class Inserter:
         for episode, outcome in zip(episodes, commit.outcomes, strict=True):
             if outcome is Outcome.STORED:
                 self._cache.put(index, episode.blob)
-                self._recorder.stored(episode.meta, commit.counters.weights_version)
+                self._recorder.stored(episode.meta, commit.counters.weights_version, size=len(episode.blob))
                 index += 1
             elif outcome is Outcome.DUPLICATE:
                 self._recorder.duplicate()

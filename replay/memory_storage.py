@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from common.histogram import Histogram
 from common.types import Counters, EnvSpec, Evaluation, Weights
 from replay.changes import Changes, Topic
 from replay.errors import RunMismatchError, StateConflictError
@@ -18,6 +19,7 @@ from replay.storage import (
     Rules,
     RunParameters,
     RunStatus,
+    StorageStats,
 )
 
 
@@ -59,6 +61,15 @@ class MemoryStorage:
     def epoch(self) -> int:
         """Memory is never lost."""
         return 0
+
+    async def stats(self) -> StorageStats:
+        """Memory has no latency, and nothing of it survives."""
+        return StorageStats(
+            memory_bytes=self._window_bytes,
+            memory_limit_bytes=0,
+            writes_to_disk=False,
+            latency=Histogram().stats(),
+        )
 
     async def open_run(self, run: RunParameters) -> None:
         """Begins the run; see Storage."""

@@ -6,6 +6,7 @@ The only file that imports redis. What goes wrong comes out as UnavailableError.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -17,6 +18,7 @@ from redis.backoff import FullJitterBackoff, NoBackoff
 from redis.exceptions import BusyLoadingError, NoScriptError, RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from common.histogram import Histogram
 from replay.changes import Changes, Topic
 from replay.errors import UnavailableError
 from replay.redis_scripts import Script
@@ -63,6 +65,8 @@ class RedisLink:
         self._listening = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
         self._listener: asyncio.Task[None] | None = None
         self.changes = Changes()
+        self.latency = Histogram()
+        """Seconds per round trip."""
         self.reachable = False
         self.epoch = 0
         self._loading = False
@@ -132,6 +136,11 @@ class RedisLink:
                     raise reply
             return replies[-1]
 
+    async def info(self) -> dict[str, Any]:
+        """What Redis says of its memory and its append-only file; the client has parsed it."""
+        memory, persistence = await self.transaction(("INFO", "memory"), ("INFO", "persistence"))
+        return {**memory, **persistence}
+
     def unavailable(self, problem: object) -> UnavailableError:
         """The error that says that Redis cannot be used, and where it is."""
         return UnavailableError(f"Redis at {self._address} cannot be used now: {problem}")
@@ -144,8 +153,10 @@ class RedisLink:
 
     @contextlib.asynccontextmanager
     async def _errors(self) -> AsyncIterator[None]:
+        began = time.monotonic()
         try:
             yield
+            self.latency.observe(time.monotonic() - began)
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             if str(error).startswith("NORUN"):
                 raise self.lost_run() from error

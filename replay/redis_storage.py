@@ -24,6 +24,7 @@ from replay.storage import (
     Rules,
     RunParameters,
     RunStatus,
+    StorageStats,
 )
 
 STATE_FIELDS = ("env_steps", "head", "tail", "bytes", "samples", "weights_session", "weights_version")
@@ -56,6 +57,17 @@ class RedisStorage:
     async def close(self) -> None:
         """See Storage."""
         await self._link.close()
+
+    async def stats(self) -> StorageStats:
+        """See Storage."""
+        info = await self._link.info()
+        last_writes = (info["aof_last_write_status"], info["aof_last_bgrewrite_status"])
+        return StorageStats(
+            memory_bytes=info["used_memory"],
+            memory_limit_bytes=info["maxmemory"],
+            writes_to_disk=info["aof_enabled"] == 1 and set(last_writes) == {"ok"},
+            latency=self._link.latency.stats(),
+        )
 
     async def open_run(self, run: RunParameters) -> None:
         """See Storage."""

@@ -5,6 +5,7 @@ and the same window gives the same batch.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 from replay.cache import EpisodeCache
 from replay.changes import Topic
 from replay.errors import InvalidRequestError, RequestError
+from replay.stats import SampleRecorder
 from replay.storage import Reservation, Storage
 
 
@@ -60,9 +62,18 @@ class Credits:
 class Sampler:
     """Hands out batches from a storage, through the cache."""
 
-    def __init__(self, storage: Storage, cache: EpisodeCache, *, seed: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        cache: EpisodeCache,
+        recorder: SampleRecorder,
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> None:
         self._storage = storage
         self._cache = cache
+        self._recorder = recorder
         self._seed = seed
         self._batch_size = batch_size
 
@@ -80,14 +91,21 @@ class Sampler:
             )
         changes, number = self._storage.changes, consumed_batches
         stream = await self._storage.open_stream(consumed_batches)
+        waiting_since: float | None = None
         while True:
             changed, added = changes.event(Topic.EPISODES), credits.added()
             credits.check()
             may_take = credits.available > 0
+            if may_take and waiting_since is None:
+                waiting_since = time.monotonic()
             reservation = await self._storage.reserve(stream, number, take=may_take)
             if reservation.granted:
+                assert waiting_since is not None  # nothing is granted to a stream without credits
                 credits.take()
-                yield await self._batch(number, reservation)
+                waited_s, waiting_since = time.monotonic() - waiting_since, None
+                batch = await self._batch(number, reservation)
+                self._recorder.sent(batch.blobs, waited_s=waited_s)
+                yield batch
                 number += 1
             elif reservation.end_of_run:
                 return

@@ -14,19 +14,21 @@ from grpc_health.v1.health import aio  # type: ignore[attr-defined] # the stubs 
 from common import rpc
 from common.errors import BadInputError, FatalError
 from common.lifecycle import StopSignal
-from common.settings import RpcSettings
+from common.metrics import serving_metrics
+from common.settings import NO_METRICS, MetricsSettings, RpcSettings
 from replay.cache import EpisodeCache
 from replay.errors import DrainingError, RunMismatchError, UnavailableError
 from replay.health import report_health
 from replay.inserter import Inserter
 from replay.memory_storage import MemoryStorage
+from replay.metrics import ReplayMetrics
 from replay.redis_link import RedisLink
 from replay.redis_server import redis_server
 from replay.redis_storage import RedisStorage
 from replay.sampler import Sampler
 from replay.service import ReplayService, add_to_server
 from replay.settings import ReplaySettings
-from replay.stats import InsertRecorder
+from replay.stats import InsertRecorder, SampleRecorder
 from replay.storage import Rules, RunParameters, Storage
 
 MEMORY_URL = "memory://"
@@ -42,6 +44,7 @@ async def serve(
     data_dir: Path,
     stop: StopSignal,
     on_ready: Callable[[str], None],
+    metrics_settings: MetricsSettings = NO_METRICS,
 ) -> None:
     """Serves until `stop` is set; then drains and returns.
 
@@ -63,10 +66,12 @@ async def serve(
             address = _bind(server, rpc_settings.address)
             await _open_run(storage, run)
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="check") as executor:
-                add_to_server(_service(storage, settings, run, executor), server)
-                async with _running(server, storage, settings.drain_timeout_s):
-                    on_ready(address)
-                    await asyncio.wait((ended, lost), return_when=asyncio.FIRST_COMPLETED)
+                service, metrics = _service(storage, settings, run, executor)
+                add_to_server(service, server)
+                with serving_metrics(metrics_settings, metrics.collect):
+                    async with _running(server, storage, settings.drain_timeout_s):
+                        on_ready(address)
+                        await asyncio.wait((ended, lost), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 raise lost.result()
     except DrainingError:
@@ -180,11 +185,12 @@ async def _open_run(storage: Storage, run: RunParameters) -> None:
 
 def _service(
     storage: Storage, settings: ReplaySettings, run: RunParameters, executor: ThreadPoolExecutor
-) -> ReplayService:
-    cache, recorder = EpisodeCache(settings.cache_bytes), InsertRecorder()
-    inserter = Inserter(storage, cache, recorder, executor, max_episode_bytes=settings.max_episode_bytes)
-    sampler = Sampler(storage, cache, seed=run.seed, batch_size=run.batch_size)
-    return ReplayService(storage, inserter, sampler, recorder, settings)
+) -> tuple[ReplayService, ReplayMetrics]:
+    cache, inserts, samples = EpisodeCache(settings.cache_bytes), InsertRecorder(), SampleRecorder()
+    inserter = Inserter(storage, cache, inserts, executor, max_episode_bytes=settings.max_episode_bytes)
+    sampler = Sampler(storage, cache, samples, seed=run.seed, batch_size=run.batch_size)
+    service = ReplayService(storage, inserter, sampler, inserts, settings)
+    return service, ReplayMetrics(storage, cache, inserts, samples)
 
 
 @contextlib.asynccontextmanager

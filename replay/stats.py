@@ -2,8 +2,10 @@
 
 import time
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.histogram import Histogram, HistogramStats
 from common.types import EpisodeMeta
 
 RECENT_EPISODES = 256
@@ -24,12 +26,27 @@ class ActorStats:
 class InsertStats:
     """All inserts; the means are over recent ones, 0 before the first."""
 
+    stored: int
+    stored_bytes: int
     duplicates: int
     rejected: int
+    waits: HistogramStats
+    """Seconds per group from its being offered to its being stored, the rate limiter's part included."""
     weights_lag: float
     train_return: float
     train_win_rate: float
     actors: tuple[ActorStats, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleStats:
+    """All batches."""
+
+    batches: int
+    episodes: int
+    sent_bytes: int
+    waits: HistogramStats
+    """Seconds per batch that a stream with credits waited for it."""
 
 
 @dataclass(slots=True)
@@ -42,12 +59,15 @@ class InsertRecorder:
     """Sees every episode that is offered."""
 
     def __init__(self) -> None:
-        self._duplicates, self._rejected = 0, 0
+        self._stored = self._stored_bytes = self._duplicates = self._rejected = 0
+        self._waits = Histogram()
         self._recent: deque[tuple[int, float, bool]] = deque(maxlen=RECENT_EPISODES)
         self._actors: OrderedDict[str, _Actor] = OrderedDict()
 
-    def stored(self, meta: EpisodeMeta, newest_version: int) -> None:
-        """An episode was stored while weights `newest_version` were the newest."""
+    def stored(self, meta: EpisodeMeta, newest_version: int, *, size: int) -> None:
+        """An episode of `size` bytes was stored while weights `newest_version` were the newest."""
+        self._stored += 1
+        self._stored_bytes += size
         lag = max(0, newest_version - meta.weights_version)
         self._recent.append((lag, meta.episode_return, meta.won))
         actor = self._actors.setdefault(meta.actor, _Actor())
@@ -65,11 +85,18 @@ class InsertRecorder:
         """An episode was INVALID."""
         self._rejected += 1
 
+    def waited(self, seconds: float) -> None:
+        """A group was stored so long after it was offered."""
+        self._waits.observe(seconds)
+
     def stats(self) -> InsertStats:
         """The figures now."""
         now, count = time.monotonic(), max(1, len(self._recent))
         lags, returns, wins = zip(*self._recent, strict=True) if self._recent else ((), (), ())
         return InsertStats(
+            stored=self._stored,
+            stored_bytes=self._stored_bytes,
+            waits=self._waits.stats(),
             duplicates=self._duplicates,
             rejected=self._rejected,
             weights_lag=sum(lags) / count,
@@ -79,4 +106,28 @@ class InsertRecorder:
                 ActorStats(actor=name, episodes=actor.episodes, last_insert_age_s=now - actor.last_insert_s)
                 for name, actor in sorted(self._actors.items())
             ),
+        )
+
+
+class SampleRecorder:
+    """Sees every batch that is handed out."""
+
+    def __init__(self) -> None:
+        self._batches = self._episodes = self._bytes = 0
+        self._waits = Histogram()
+
+    def sent(self, blobs: Sequence[bytes], *, waited_s: float) -> None:
+        """A batch of these episodes went out after a wait."""
+        self._batches += 1
+        self._episodes += len(blobs)
+        self._bytes += sum(map(len, blobs))
+        self._waits.observe(waited_s)
+
+    def stats(self) -> SampleStats:
+        """The figures now."""
+        return SampleStats(
+            batches=self._batches,
+            episodes=self._episodes,
+            sent_bytes=self._bytes,
+            waits=self._waits.stats(),
         )

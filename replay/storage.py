@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from common.histogram import HistogramStats
 from common.types import Counters, EnvSpec, EpisodeMeta, Evaluation, Weights
 from replay.changes import Changes
 
@@ -146,6 +147,19 @@ class Claim:
     """No evaluation is left and none will fall due."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageStats:
+    """How the storage itself is doing."""
+
+    memory_bytes: int
+    memory_limit_bytes: int
+    """0: none."""
+    writes_to_disk: bool
+    """False: what it acknowledges now may not survive it."""
+    latency: HistogramStats
+    """Seconds per round trip of this replica."""
+
+
 class Storage(Protocol):
     """All of a run's state. See the file's head for what holds for every method."""
 
@@ -162,6 +176,10 @@ class Storage(Protocol):
     @property
     def epoch(self) -> int:
         """Rises when the connection was lost: what a cache holds may not be the truth any more."""
+        ...
+
+    async def stats(self) -> StorageStats:
+        """Memory, disk and latency."""
         ...
 
     async def open_run(self, run: RunParameters) -> None:

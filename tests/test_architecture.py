@@ -25,6 +25,7 @@ ONLY_IN = {
     "smac": {"actor/smac_env.py"},
     "typer": {"deploy/cli.py", "deploy/cli_options.py"},
     "matplotlib": {"learner/win_rate_plot.py"},
+    "prometheus_client": {"common/metrics.py"},
 }
 # Part -> packages that it must do without, wherever the import stands.
 WITHOUT = {

@@ -10,6 +10,7 @@ from replay import wire
 from replay.cache import EpisodeCache
 from replay.memory_storage import MemoryStorage
 from replay.sampler import Credits, Sampler, draw
+from replay.stats import SampleRecorder
 from tests.replay.conftest import RULES, RUN
 from tests.replay.groups import blob, group
 
@@ -55,7 +56,7 @@ async def test_an_episode_that_leaves_between_draw_and_read_is_replaced(turn_by)
     await storage.commit(group(*range(1, 9)), again=False)
     credits = Credits()
     credits.add(3)
-    sampler = Sampler(storage, EpisodeCache(10**6), seed=5, batch_size=4)
+    sampler = Sampler(storage, EpisodeCache(10**6), SampleRecorder(), seed=5, batch_size=4)
     storage.turn_by = turn_by
     batches = sampler.batches(4, 0, credits)
     for number in range(3):
