@@ -22,7 +22,8 @@ install_venv_module() {
   if command -v apt-get >/dev/null && "${sudo[@]}" true 2>/dev/null; then
     echo "Installing python$version-venv by apt-get..."
     "${sudo[@]}" apt-get update -qq >/dev/null || true # an old list is often good enough
-    if DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq "python$version-venv" >/dev/null; then
+    if "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
+      apt-get install -y -qq "python$version-venv" >/dev/null; then
       return
     fi
   fi
