@@ -103,6 +103,7 @@ def learner(sources: Sources, run_dir: RunDirOption = _MANUAL_RUN_DIR) -> None:
         settings=config.learner,
         agent=config.agent,
         rpc=config.rpc,
+        metrics=config.metrics,
         seed=config.run.seed,
         run_dir=run_dir,
         stop=_prepare(),
@@ -127,6 +128,7 @@ def actor(
         settings=config.actor,
         agent=config.agent,
         rpc=config.rpc,
+        metrics=config.metrics,
         seed=config.run.seed,
         batch_size=config.learner.batch_size,
         stop=_prepare(),
@@ -152,6 +154,7 @@ def evaluator(
         settings=config.actor,
         agent=config.agent,
         rpc=config.rpc,
+        metrics=config.metrics,
         seed=config.run.seed,
         stop=_prepare(),
     )

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from itertools import count
 
 from deploy.run_dir import RunDir
 from deploy.run_status import RunStatus
@@ -12,12 +13,15 @@ from deploy.supervisor import ProcessSpec
 def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address: str) -> list[ProcessSpec]:
     """The replay service first, then the others in the order in which they are to be started."""
     limits = config.supervisor
+    ports = count(config.metrics.port)
     in_run_dir = ("--run-dir", str(run_dir.root))
 
     def command(role: str, *options: str) -> tuple[str, ...]:
         # -P: a folder of the same name where the command was given must not be taken for ours.
         python = (sys.executable, "-P", "-m", "deploy.cli", role)
-        return (*python, "--config", str(run_dir.config), "--address", address, *options)
+        # One machine, so each process needs a port of its own; 0 gives all of them any.
+        metrics = (f"metrics.port={next(ports)}",) if config.metrics.serve and config.metrics.port else ()
+        return (*python, "--config", str(run_dir.config), "--address", address, *options, *metrics)
 
     replay = ProcessSpec(
         name="replay",

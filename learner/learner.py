@@ -24,6 +24,7 @@ from learner import checkpoint
 from learner.algorithms.base import Algorithm
 from learner.batching import EpisodeBatch
 from learner.checkpoint import Checkpoint
+from learner.part_times import PartTimes
 from learner.progress import Progress
 from learner.recorder import Recorder
 from learner.replay_reader import ReplayReader
@@ -49,6 +50,25 @@ class RunContext:
     settings: LearnerSettings
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerStats:
+    """The training loop of this process."""
+
+    step: int
+    """Of the run."""
+    steps: int
+    """Of this process."""
+    part_s: Mapping[str, float]
+    """Seconds by part: copy, train, publish, record, health, checkpoint."""
+    newest: Mapping[str, float]
+    """The newest recorded value of every figure, by name."""
+    checkpoints: int
+    checkpoint_step: int
+    """Of the newest checkpoint of this process; 0: none yet."""
+    gpu_bytes: int
+    gpu_peak_bytes: int
+
+
 class Learner:
     """Trains an algorithm from learner step `step` on."""
 
@@ -67,13 +87,16 @@ class Learner:
         self._context = context
         self._settings = context.settings
         self._algorithm = algorithm
-        self._step = step
+        self._first_step = self._step = step
         self._device = device
         self._reader = reader
         self._publisher = publisher
         self._monitor = monitor
         self._recorder = recorder
         self._published_version = 0
+        self._times = PartTimes("copy", "train", "publish", "record", "health", "checkpoint")
+        self._newest: dict[str, float] = {}
+        self._checkpoints = self._checkpoint_step = 0
         self._progress = Progress(reader.stats())
 
     def run(self, stop: StopSignal) -> None:
@@ -85,7 +108,9 @@ class Learner:
         stop.call_when_set(self._reader.close)
         self._publish()
         for batch in self._reader:
-            self._train(batch.to(self._device))
+            with self._times.part("copy"):
+                on_device = batch.to(self._device)
+            self._train(on_device)
         self._record()
         self._save()
         self._publish_last()
@@ -93,15 +118,32 @@ class Learner:
             log.info("the run is complete after %d learner steps; waiting for evaluations", self._step)
             self._monitor.wait_until_evaluated(stop)
 
+    def stats(self) -> LearnerStats:
+        """The loop's figures; may be called from any thread."""
+        cuda = self._device.type == "cuda"
+        return LearnerStats(
+            step=self._step,
+            steps=self._step - self._first_step,
+            part_s=self._times.stats(),
+            newest=self._newest,
+            checkpoints=self._checkpoints,
+            checkpoint_step=self._checkpoint_step,
+            gpu_bytes=torch.cuda.memory_allocated(self._device) if cuda else 0,
+            gpu_peak_bytes=torch.cuda.max_memory_allocated(self._device) if cuda else 0,
+        )
+
     def _train(self, batch: EpisodeBatch) -> None:
-        self._progress.add(self._algorithm.train_step(batch))
+        with self._times.part("train"):
+            self._progress.add(self._algorithm.train_step(batch))
         self._step += 1
         if self._due(self._settings.publish_every_steps):
             self._publish()
         if self._due(self._settings.log_every_steps):
             self._record()
         if self._due(self._settings.health_every_steps):
-            self._write(self._algorithm.health(batch))
+            with self._times.part("health"):
+                figures = self._algorithm.health(batch)
+            self._write(figures)
         if self._due(self._settings.checkpoint_every_steps):
             self._record()  # a checkpoint of weights that are not finite would be worse than none
             self._save()
@@ -115,10 +157,11 @@ class Learner:
         return pack_weights(self._algorithm.agent, session=self._context.session, version=version)
 
     def _publish(self) -> None:
-        weights = self._weights()
-        if weights.version > self._published_version:  # one version is never two different weights
-            self._publisher.publish(weights)
-            self._published_version = weights.version
+        with self._times.part("publish"):
+            weights = self._weights()
+            if weights.version > self._published_version:  # one version is never two different weights
+                self._publisher.publish(weights)
+                self._published_version = weights.version
 
     def _publish_last(self) -> None:
         self._publish()
@@ -130,7 +173,8 @@ class Learner:
         steps = self._progress.steps
         if steps == 0:
             return
-        figures = self._progress.take(self._reader.stats())
+        with self._times.part("record"):
+            figures = self._progress.take(self._reader.stats())
         self._write({**figures, **_run_figures(self._monitor.status)})
         broken = [n for n, v in figures.items() if n.startswith("loss/") and not math.isfinite(v)]
         if broken:
@@ -143,8 +187,10 @@ class Learner:
 
     def _write(self, figures: Mapping[str, float]) -> None:
         if figures:
+            self._newest = {**self._newest, **figures}
             env_steps = self._monitor.status.counters.env_steps
-            self._recorder.record(learner_step=self._step, env_steps=env_steps, figures=figures)
+            with self._times.part("record"):
+                self._recorder.record(learner_step=self._step, env_steps=env_steps, figures=figures)
 
     def _save(self) -> None:
         if self._step == 0:
@@ -157,7 +203,10 @@ class Learner:
             weights=self._weights(),
             algorithm=self._algorithm.state_dict(),
         )
-        checkpoint.save(self._context.run_dir, saved, keep=self._settings.keep_checkpoints)
+        with self._times.part("checkpoint"):
+            checkpoint.save(self._context.run_dir, saved, keep=self._settings.keep_checkpoints)
+        self._checkpoints += 1
+        self._checkpoint_step = self._step
 
 
 def _run_figures(status: pb.GetStatusResponse) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import torch
 from common import rpc as rpc_factory
 from common.errors import FatalError
 from common.lifecycle import StopSignal
-from common.settings import AgentSettings, RpcSettings
+from common.metrics import Figure, serving_metrics
+from common.settings import NO_METRICS, AgentSettings, MetricsSettings, RpcSettings
 from learner.algorithms.registry import build_algorithm
 from learner.learner import Learner, RunContext
+from learner.metrics import learner_figures
 from learner.recorder import Recorder
 from learner.replay_reader import ReplayReader
 from learner.run_monitor import RunMonitor
@@ -31,6 +34,7 @@ def run_learner(
     seed: int,
     run_dir: Path,
     stop: StopSignal,
+    metrics: MetricsSettings = NO_METRICS,
 ) -> None:
     """Trains until the run is complete or `stop` is set; goes on from the newest checkpoint in `run_dir`.
 
@@ -39,7 +43,7 @@ def run_learner(
     device = choose_device(settings.device)
     prepare_torch(settings, seed)
     try:
-        _train(settings, agent, rpc, seed=seed, device=device, run_dir=run_dir, stop=stop)
+        _train(settings, agent, rpc, metrics, seed=seed, device=device, run_dir=run_dir, stop=stop)
     except OSError as error:
         raise FatalError(f"the learner cannot write to {run_dir} or read from it: {error}") from error
     except torch.OutOfMemoryError as error:
@@ -53,6 +57,7 @@ def _train(
     settings: LearnerSettings,
     agent: AgentSettings,
     rpc: RpcSettings,
+    metrics: MetricsSettings,
     *,
     seed: int,
     device: torch.device,
@@ -94,4 +99,9 @@ def _train(
             monitor=monitor,
             recorder=recorder,
         )
-        learner.run(stop)
+
+        def collect() -> Iterator[Figure]:
+            return learner_figures(learner.stats(), reader.stats(), publisher.stats(), recorder.stats())
+
+        with serving_metrics(metrics, collect):
+            learner.run(stop)

@@ -1,7 +1,10 @@
 """What a run leaves for people to look at: metrics.jsonl, TensorBoard events and win_rate.png."""
 
+import math
+import shutil
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,18 @@ from torch.utils.tensorboard import SummaryWriter
 from common.types import Evaluation
 from learner.metrics_log import MetricsLog, read_records
 from learner.win_rate_plot import draw_win_rate
+
+LOSS = "loss/"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecorderStats:
+    """The run directory."""
+
+    not_finite: int
+    """Records with a loss that was not finite, those before a restart included."""
+    disk_free_bytes: int
+    disk_size_bytes: int
 
 
 class Recorder:
@@ -21,7 +36,13 @@ class Recorder:
     def __init__(self, run_dir: Path, *, title: str) -> None:
         """Goes on where an earlier recorder of the same directory ended."""
         path = run_dir / "metrics.jsonl"
-        self._evaluations = {e.env_steps: e for e in map(_evaluation, read_records(path)) if e is not None}
+        self._run_dir = run_dir
+        self._evaluations: dict[int, Evaluation] = {}
+        self._not_finite = 0
+        for record in read_records(path):
+            if (evaluation := _evaluation(record)) is not None:
+                self._evaluations[evaluation.env_steps] = evaluation
+            self._not_finite += any(value is None for name, value in record.items() if name.startswith(LOSS))
         self._log = MetricsLog(path)
         self._writer = SummaryWriter(run_dir / "tensorboard")
         self._plot = run_dir / "win_rate.png"
@@ -36,10 +57,19 @@ class Recorder:
         with self._lock:
             return [self._evaluations[env_steps] for env_steps in sorted(self._evaluations)]
 
+    def stats(self) -> RecorderStats:
+        """Figures of the whole run, and the room that is left."""
+        disk = shutil.disk_usage(self._run_dir)
+        return RecorderStats(
+            not_finite=self._not_finite, disk_free_bytes=disk.free, disk_size_bytes=disk.total
+        )
+
     def record(self, *, learner_step: int, env_steps: int, figures: Mapping[str, float]) -> None:
         """Writes figures of training."""
         with self._lock:
             self._log.append(learner_step=learner_step, env_steps=env_steps, figures=figures)
+            losses = (value for name, value in figures.items() if name.startswith(LOSS))
+            self._not_finite += not all(map(math.isfinite, losses))
             self._show(learner_step, figures)
 
     def record_evaluation(self, evaluation: Evaluation) -> bool:

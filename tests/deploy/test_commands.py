@@ -68,3 +68,9 @@ async def test_runs_that_share_a_redis_have_their_own_keys(specs_of):
     assert configuration_of(replay).replay.redis_prefix == "vdfd.a_run"
     own, *_ = specs_of()
     assert configuration_of(own).replay.redis_prefix == "vdfd"
+
+
+async def test_processes_that_serve_metrics_share_no_port(specs_of):
+    specs = specs_of("run.actors=2", "metrics.serve=true", "metrics.port=9300")
+    ports = {spec.name: configuration_of(spec).metrics.port for spec in specs}
+    assert ports == {"replay": 9300, "learner": 9301, "actor-0": 9302, "actor-1": 9303, "evaluator": 9304}
