@@ -19,7 +19,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,9 @@ class Environment(Protocol):
 class EnvironmentKind(ABC):
     """What the registry holds: says what can be played without importing the game's libraries."""
 
+    max_copies: ClassVar[int | None] = None
+    """Copies that one process can play; None: any number."""
+
     @staticmethod
     @abstractmethod
     def maps() -> Mapping[str, str]:
@@ -100,6 +103,10 @@ class EnvironmentKind(ABC):
     @abstractmethod
     def check_options(settings: EnvSettings) -> None:
         """Raises pydantic's ValidationError if `settings.options` has an unknown key or a wrong value."""
+
+    @staticmethod  # noqa: B027  not abstract: most environments are packages alone
+    def check_installed(settings: EnvSettings) -> None:
+        """Raises FatalError, with what to do, if a game is missing that no package brings along."""
 
     @staticmethod
     @abstractmethod

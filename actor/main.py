@@ -77,7 +77,7 @@ def run_actor(
             link.wait_for_learner(batch_size)
         else:
             weights.start()
-        log.info("%s plays %s %s in %d copies", name, env.name, env.map, settings.copies)
+        log.info("%s plays %s %s in %d copies", name, env.name, env.map, environment.copies)
         _play(rollout, policy, link, settings, play_log, batch_size=batch_size)
         link.drain()
 

@@ -7,10 +7,11 @@ from pydantic import ValidationError
 
 from actor.environment import Environment, EnvironmentKind
 from actor.settings import EnvSettings
+from actor.smac import Smac
 from actor.smax import Smax
 from common.errors import BadInputError, FatalError
 
-ENVIRONMENTS: dict[str, type[EnvironmentKind]] = {"smax": Smax}
+ENVIRONMENTS: dict[str, type[EnvironmentKind]] = {"smax": Smax, "smac": Smac}
 
 
 def check_environment(settings: EnvSettings) -> type[EnvironmentKind]:
@@ -30,10 +31,14 @@ def check_environment(settings: EnvSettings) -> type[EnvironmentKind]:
 
 
 def make_environment(settings: EnvSettings, *, copies: int, threads: int) -> Environment:
-    """Builds a registered environment. BadInputError: no such one; FatalError: its libraries are missing."""
+    """Builds a registered environment, with as many of `copies` as it can have.
+
+    BadInputError: no such one; FatalError: its libraries or its game are missing.
+    """
     kind = check_environment(settings)
+    kind.check_installed(settings)
     try:
-        return kind.open(settings, copies=copies, threads=threads)
+        return kind.open(settings, copies=min(copies, kind.max_copies or copies), threads=threads)
     except ImportError as error:
         raise FatalError(
             f"Environment {settings.name} needs a package that is not installed ({error}): "

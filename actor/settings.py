@@ -11,7 +11,7 @@ class EnvSettings(Settings):
     """Which environment is played."""
 
     name: str = "smax"
-    """Registered name: smax."""
+    """Registered name: smax, smac."""
     map: str = "3m"
     """Map or task of that environment."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -31,7 +31,7 @@ class ActorSettings(Settings):
     """One actor process."""
 
     copies: PositiveInt = 16
-    """Copies of the environment that one process steps together."""
+    """Copies of the environment that one process steps together; of a game client there is always one."""
     threads: PositiveInt = 1
     """CPU threads of the policy and of the simulator, each."""
     exploration: ExplorationSettings = ExplorationSettings()

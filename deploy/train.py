@@ -5,6 +5,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+from actor.registry import check_environment
 from common.errors import BadInputError, FatalError
 from deploy.address import claim_address
 from deploy.cluster import Cluster
@@ -36,6 +37,7 @@ _FIXED = (
 def train_new(sources: Sources, run_dir: Path | None) -> int:
     """Trains in a new directory. Returns the exit code: 0, or 130 after Ctrl-C."""
     config = load_config(dataclasses.replace(sources, defaults=_DEFAULTS))
+    _check_game(config)
     address = claim_address(config.rpc.address)
     root = run_dir or Path(config.run.out) / (config.run.name or default_name(config))
     return _train(config, RunDir.create(root), address)
@@ -56,6 +58,7 @@ def resume(sources: Sources, run_dir: Path) -> int:
             f"The run in {run_dir} is complete with {before.run.env_steps} steps: "
             "give more by --steps to go on."
         )
+    _check_game(config)
     return _train(config, files, claim_address(config.rpc.address))
 
 
@@ -74,6 +77,11 @@ def _train(config: Config, files: RunDir, address: str) -> int:
             view.close()
     print(_how_to_resume(files) if last is None else _result(last, files))
     return EXIT_STOPPED if last is None else 0
+
+
+def _check_game(config: Config) -> None:
+    """Without its game every actor would fail, and be started again; better nothing is started."""
+    check_environment(config.env).check_installed(config.env)
 
 
 def _check_same_run(before: Config, now: Config) -> None:

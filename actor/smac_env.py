@@ -1,0 +1,289 @@
+"""SMAC behind the environment protocol: the only file that imports smac.
+
+The package is used as it is, except that a client that fails is never restarted by it: it would hand out
+the broken episode as a defeat, and what it counts the reward scale from would be counted twice.
+
+Shapes: K copies (always 1), N agents, O obs, S state, A actions.
+"""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from smac.env import StarCraft2Env
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+
+from actor.environment import Frame, IntArray, SeedArray, StepResult
+from actor.sc2_client import CLIENT_FAILURES, ClientLimits, Controller, GuardedLinux
+from actor.smac import SmacOptions
+from common.errors import FatalError
+from common.types import BoolArray, EnvSpec
+
+log = logging.getLogger(__name__)
+
+NO_OP = 0
+"""The first action, and all that a dead agent can do."""
+LONGEST_PAUSE_S = 5.0
+"""Between two launches that fail."""
+
+
+class GameFailedError(Exception):
+    """The client failed in the midst of play; its cause says how."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SmacStats:
+    """What became of the clients of one environment."""
+
+    launched: int
+    failed: int
+    """Those that crashed, hung, dropped the connection or answered errors, at the launch or later."""
+    recycled: int
+    """Those that were replaced in good health."""
+
+
+class Battlefield(StarCraft2Env):  # type: ignore[misc]
+    """One client from its launch, which is its first reset, to its end.
+
+    Between two resets there must be a whole episode.
+    """
+
+    _controller: Controller | None
+    _sc2_proc: object | None
+    agents: dict[int, Any]
+    enemies: dict[int, Any]
+    previous_ally_units: dict[int, Any] | None
+    previous_enemy_units: dict[int, Any] | None
+
+    def full_restart(self) -> NoReturn:
+        """Called in the handling of a failure, in order to start a new client: this one is over instead."""
+        raise GameFailedError("the client failed")
+
+    def reset(self) -> None:
+        """Begins an episode; what the package returns here is asked for anew after every step anyway."""
+        if self._controller is not None:  # else it is launched now, with a deadline of its own
+            self._controller.allow(GuardedLinux.limits.answer_s)
+        super().reset()
+        # While units appear one by one, the package adds those that were there before once more.
+        enemies = sum(unit.health_max + unit.shield_max for unit in self.enemies.values())
+        if self._episode_count == 0:
+            self.max_reward = self.n_enemies * self.reward_death_value + self.reward_win + enemies
+
+    def play(self, actions_N: list[int]) -> tuple[float, bool, dict[str, Any]]:
+        """One step; the deadline for it begins now."""
+        self._client.allow(GuardedLinux.limits.answer_s)
+        reward, over, info = self.step(actions_N)
+        return float(reward), bool(over), info
+
+    def replay(self) -> bytes:
+        """The client's replay file so far."""
+        data: bytes = self._client.save_replay()
+        return data
+
+    @property
+    def _client(self) -> Controller:
+        if self._controller is None:
+            raise ValueError("there is no client before reset() and after close()")
+        return self._controller
+
+    @property
+    def episodes(self) -> int:
+        """Episodes played to their end."""
+        return int(self._episode_count)
+
+    def close(self) -> None:
+        """Ends the client. May be called twice, and is called again when the process ends."""
+        super().close()
+        # The package keeps this object for that last call: let go what is large.
+        self._sc2_proc = self._controller = self._obs = None
+        self.agents, self.enemies = {}, {}
+        self.previous_ally_units = self.previous_enemy_units = None
+        self.pathing_grid = self.terrain_height = None
+
+
+class SmacEnvironment:
+    """One battle of a map in one client. See actor.environment.Environment."""
+
+    copies = 1
+
+    def __init__(self, *, map_name: str, options: SmacOptions) -> None:
+        GuardedLinux.limits = ClientLimits(
+            launch_s=options.launch_timeout_s, answer_s=options.answer_timeout_s
+        )
+        self._map, self._options = map_name, options
+        self.seeds_K: SeedArray = np.zeros(1, np.uint64)
+        sizes = self._new_battlefield().get_env_info()
+        self.spec = EnvSpec(
+            env="smac",
+            map=map_name,
+            n_agents=sizes["n_agents"],
+            n_actions=sizes["n_actions"],
+            obs_size=sizes["obs_shape"],
+            state_size=sizes["state_shape"],
+            episode_limit=sizes["episode_limit"],
+            fallback_action=NO_OP,
+        )
+        self._frame = _empty_frame(self.spec)
+        self._field: Battlefield | None = None
+        self._playing = False
+        self._counts: Counter[str] = Counter()
+
+    def reset(self, mask_K: BoolArray, seeds_K: SeedArray) -> Frame:
+        """Begins an episode; in a new client if the last one failed, is old or has not finished its episode.
+
+        The game takes a seed when it is launched only. FatalError: it cannot be launched.
+        """
+        if not mask_K[0]:
+            return self._frame
+        field = self._field
+        if field is not None and (self._playing or field.episodes >= self._options.recycle_episodes):
+            self._counts["recycled"] += 1
+            self._end_client()
+        elif field is not None:
+            try:
+                field.reset()
+            except (GameFailedError, *CLIENT_FAILURES) as error:
+                self._give_up_client(error)
+        if self._field is None:
+            self._field = self._launch(int(seeds_K[0]))
+            self.seeds_K = np.array(seeds_K, np.uint64)
+        self._playing = True
+        self._frame = _frame_of(self._field)
+        return self._frame
+
+    def step(self, actions_KN: IntArray) -> StepResult:
+        """Plays one step; if the client fails the episode is void and the client is gone."""
+        field = self._field
+        if field is None:
+            raise ValueError("step() without reset()")
+        try:
+            reward, over, info = field.play(actions_KN[0].tolist())
+            if over and self._options.replay_dir is not None:
+                self._save_replay(field, Path(self._options.replay_dir))
+        except (GameFailedError, *CLIENT_FAILURES) as error:
+            self._give_up_client(error)
+            return self._result(void=True)
+        self._playing = not over
+        self._frame = _frame_of(field)
+        return self._result(
+            reward=reward,
+            done=over,
+            terminated=over and not info.get("episode_limit", False),
+            won=info["battle_won"],
+        )
+
+    def stats(self) -> SmacStats:
+        """Figures since the environment was made."""
+        return SmacStats(
+            launched=self._counts["launched"],
+            failed=self._counts["failed"],
+            recycled=self._counts["recycled"],
+        )
+
+    def close(self) -> None:
+        """Ends the client. May be called twice."""
+        self._end_client()
+
+    def _new_battlefield(self, seed: int | None = None) -> Battlefield:
+        return Battlefield(
+            map_name=self._map,
+            difficulty=self._options.difficulty,
+            game_version=self._options.game_version,
+            seed=seed,
+            obs_last_action=self._options.obs_last_action,
+            state_last_action=self._options.state_last_action,
+            continuing_episode=True,  # only so that `info` tells when the time limit ended an episode
+        )
+
+    def _launch(self, seed: int) -> Battlefield:
+        """A client whose first episode has begun."""
+        retry = Retrying(
+            retry=retry_if_exception_type((GameFailedError, *CLIENT_FAILURES)),
+            wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
+            stop=stop_after_attempt(self._options.launch_attempts),
+            before_sleep=_log_failed_launch,
+            reraise=True,
+        )
+        try:
+            return retry(self._launch_once, seed)
+        except (GameFailedError, *CLIENT_FAILURES) as error:
+            raise FatalError(
+                f"StarCraft II could not be launched {self._options.launch_attempts} times in a row "
+                f"({_reason(error)}); see whether it runs by itself, and whether memory and disk suffice."
+            ) from error
+
+    def _launch_once(self, seed: int) -> Battlefield:
+        field = self._new_battlefield(seed % 2**31)  # the protocol's field is 32 bits wide
+        self._counts["launched"] += 1
+        try:
+            field.reset()
+        except BaseException:
+            self._counts["failed"] += 1
+            field.close()
+            raise
+        return field
+
+    def _give_up_client(self, error: Exception) -> None:
+        self._counts["failed"] += 1
+        log.warning("a StarCraft II client failed and is replaced: %s", _reason(error))
+        self._end_client()
+
+    def _end_client(self) -> None:
+        field, self._field, self._playing = self._field, None, False
+        if field is not None:
+            field.close()
+
+    def _save_replay(self, field: Battlefield, folder: Path) -> None:
+        """The file of a client grows with its episodes: each time it is written anew."""
+        data = field.replay()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self._map}-seed{self.seeds_K[0]}.SC2Replay").write_bytes(data)
+
+    def _result(
+        self,
+        *,
+        reward: float = 0.0,
+        done: bool = False,
+        terminated: bool = False,
+        won: bool = False,
+        void: bool = False,
+    ) -> StepResult:
+        return StepResult(
+            frame=self._frame,
+            reward_K=np.array([reward], np.float32),
+            done_K=np.array([done]),
+            terminated_K=np.array([terminated]),
+            won_K=np.array([won]),
+            void_K=np.array([void]),
+        )
+
+
+def _frame_of(field: Battlefield) -> Frame:
+    return Frame(
+        obs_KNO=np.array([field.get_obs()], np.float32),
+        state_KS=np.array([field.get_state()], np.float32),
+        avail_actions_KNA=np.array([field.get_avail_actions()], np.bool_),
+    )
+
+
+def _empty_frame(spec: EnvSpec) -> Frame:
+    return Frame(
+        obs_KNO=np.zeros((1, spec.n_agents, spec.obs_size), np.float32),
+        state_KS=np.zeros((1, spec.state_size), np.float32),
+        avail_actions_KNA=np.zeros((1, spec.n_agents, spec.n_actions), np.bool_),
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """What happened, from the exception that the package's handling hides."""
+    cause = error.__context__ if isinstance(error, GameFailedError) and error.__context__ else error
+    return " ".join(f"{type(cause).__name__}: {cause}".split())
+
+
+def _log_failed_launch(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("a launch of StarCraft II failed and is tried again: %s", _reason(error) if error else "")
