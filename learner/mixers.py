@@ -1,6 +1,7 @@
 """Mixing networks: Q_tot from the agents' Q-values.
 
-Shapes: P rows, N agents, S what the mixer is conditioned on, E embedding, H hypernetwork.
+Shapes: P rows, N agents, A actions, D hidden of an agent, S what the mixer is conditioned on, E embedding,
+H hypernetwork.
 """
 
 import torch
@@ -8,6 +9,55 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from learner.settings import MixerSettings
+
+
+class SumMixer(nn.Module):
+    """VDN's (Sunehag et al. 2017): Q_tot is the sum."""
+
+    def forward(self, q_PN: Tensor, condition_PS: Tensor) -> Tensor:
+        """Q_tot [P]; the condition is not looked at."""
+        del condition_PS
+        return q_PN.sum(dim=-1)
+
+
+class NoMixer(nn.Module):
+    """IQL's (Tan 1993): every agent learns from its own value."""
+
+    def forward(self, q_PN: Tensor, condition_PS: Tensor) -> Tensor:
+        """The values as they are, [P, N]."""
+        del condition_PS
+        return q_PN
+
+
+class JointValue(nn.Module):
+    """QTRAN's joint networks (Son et al. 2019): Q_jt(tau, u) and V_jt.
+
+    Q_jt sees the state and the sum of the agents' encoded hidden states and actions, V_jt the state.
+    """
+
+    def __init__(self, hidden_size: int, n_actions: int, state_size: int, embed_size: int) -> None:
+        super().__init__()
+        width = hidden_size + n_actions
+        self.encode = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        self.q = _three_layers(state_size + width, embed_size)
+        self.v = _three_layers(state_size, embed_size)
+
+    def forward(self, hidden_PND: Tensor, actions_PNA: Tensor, state_PS: Tensor) -> Tensor:
+        """Q_jt [P] of one-hot joint actions."""
+        encoded = self.encode(torch.cat((hidden_PND, actions_PNA), dim=-1)).sum(dim=-2)
+        q_P: Tensor = self.q(torch.cat((state_PS, encoded), dim=-1)).squeeze(-1)
+        return q_P
+
+    def value(self, state_PS: Tensor) -> Tensor:
+        """V_jt [P]."""
+        v_P: Tensor = self.v(state_PS).squeeze(-1)
+        return v_P
+
+
+def _three_layers(in_size: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+    )
 
 
 class QmixMixer(nn.Module):

@@ -16,6 +16,14 @@ class MixerSettings(Settings):
     hypernet_size: PositiveInt = 64
 
 
+class QtranSettings(Settings):
+    """QTRAN's joint networks and constraints; PyMARL's values."""
+
+    embed_size: PositiveInt = 64
+    opt_weight: NonNegativeFloat = 1.0
+    nopt_weight: NonNegativeFloat = 0.1
+
+
 class LossWeights(Settings):
     """The betas of the overall loss (paper, "Components of the Learning Objective"; values ours)."""
 
@@ -81,7 +89,7 @@ class LearnerSettings(Settings):
     """The learner process."""
 
     algorithm: str = "vdfd"
-    """Registered name: vdfd, qmix."""
+    """Registered name: vdfd, qmix, vdn, iql, qtran."""
     batch_size: PositiveInt = 32
     """Episodes per step."""
     gamma: Fraction = 0.99
@@ -92,6 +100,7 @@ class LearnerSettings(Settings):
     """Steps between copies of the online network to the target network; one step per episode."""
     optimiser: OptimiserSettings = OptimiserSettings()
     mixer: MixerSettings = MixerSettings()
+    qtran: QtranSettings = QtranSettings()
     world_model: WorldModelSettings = WorldModelSettings()
     device: str = "auto"
     """auto: CUDA if there is a GPU, else the CPU; or cpu, cuda, cuda:1."""

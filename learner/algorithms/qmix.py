@@ -1,10 +1,9 @@
 """QMIX (Rashid et al. 2018): a monotonic mixer conditioned on the state."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from common.agent import AgentNetwork
-from learner.algorithms.value_decomposition import Histories, ValueDecomposition
-from learner.batching import EpisodeBatch
+from learner.algorithms.value_decomposition import ValueDecomposition
 from learner.mixers import QmixMixer
 
 
@@ -15,8 +14,3 @@ class Qmix(ValueDecomposition):
         """Agent and mixer."""
         mixer = QmixMixer(self.spec.n_agents, self.spec.state_size, self.settings.mixer)
         return {"agent": agent, "mixer": mixer}
-
-    def mixing(self, batch: EpisodeBatch, target: Histories) -> tuple[Tensor, dict[str, Tensor]]:
-        """The state alone."""
-        del target
-        return batch.state_RS, {}

@@ -7,11 +7,20 @@ from common.settings import AgentSettings
 from common.types import EnvSpec
 from learner.algorithms import ALGORITHM_NAMES
 from learner.algorithms.base import Algorithm
+from learner.algorithms.iql import Iql
 from learner.algorithms.qmix import Qmix
+from learner.algorithms.qtran import Qtran
 from learner.algorithms.vdfd import Vdfd
+from learner.algorithms.vdn import Vdn
 from learner.settings import LearnerSettings
 
-ALGORITHMS: dict[str, type[Algorithm]] = {"vdfd": Vdfd, "qmix": Qmix}
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "vdfd": Vdfd,
+    "qmix": Qmix,
+    "vdn": Vdn,
+    "iql": Iql,
+    "qtran": Qtran,
+}
 assert tuple(ALGORITHMS) == ALGORITHM_NAMES
 
 

@@ -1,4 +1,4 @@
-"""Q-learning over whole episodes with a factored value: what QMIX and VDFD share (PyMARL's QLearner).
+"""Q-learning over whole episodes with a factored value: what all but COMA share (PyMARL's QLearner).
 
 Shapes: R rows and P steps of a packed batch (learner/batching.py), B episodes, N agents, I input, D hidden,
 A actions, S condition of the mixer. Row B + p is the row after step p.
@@ -78,9 +78,10 @@ class ValueDecomposition(Algorithm):
         """Parameters by the norm they are clipped with."""
         return {"value": list(self.online.parameters())}
 
-    @abstractmethod
     def mixing(self, batch: EpisodeBatch, target: Histories) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mixer's condition on every row [R, S], and the losses of whatever made it."""
+        """The mixer's condition on every row [R, S], and the losses of whatever made it: the state alone."""
+        del target
+        return batch.state_RS, {}
 
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """All losses by name, each a mean over real steps, and further scalars for the log."""
@@ -89,7 +90,8 @@ class ValueDecomposition(Algorithm):
         with torch.no_grad():
             target = self._histories(self.target_agent, rows, batch)
         condition_RS, losses = self.mixing(batch, target)
-        losses["td"], metrics = self._td_loss(batch, online, target, condition_RS)
+        value_losses, metrics = self.value_losses(batch, online, target, condition_RS)
+        losses.update(value_losses)
         assert losses.keys() == self.loss_weights.keys()
         return losses, metrics
 
@@ -120,30 +122,38 @@ class ValueDecomposition(Algorithm):
         hidden = packed_gru(network.gru, embedded, batch.row_sizes_T * agents).view(rows, agents, -1)
         return Histories(hidden_RND=hidden, q_RNA=network.q(hidden))
 
-    def _td_loss(
+    def value_losses(
         self, batch: EpisodeBatch, online: Histories, target: Histories, condition_RS: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Squared error of Q_tot against double-Q targets (paper, L^TD)."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The squared error of the mixed Q-values against their targets (paper, L^TD), and scalars to log."""
         first = batch.batch_size
-        q_PNA = online.q_RNA[batch.step_rows_P]
-        chosen_PN = q_PNA.gather(-1, batch.actions_PN.unsqueeze(-1)).squeeze(-1)
-        q_tot_P = self.online["mixer"](chosen_PN, condition_RS[batch.step_rows_P])
+        chosen_PN = values_of(online.q_RNA[batch.step_rows_P], batch.actions_PN)
+        q_tot = self.online["mixer"](chosen_PN, condition_RS[batch.step_rows_P])
         with torch.no_grad():
-            choice = online if self.settings.double_q else target
-            best_PN = greedy_actions(choice.q_RNA[first:], batch.avail_actions_RNA[first:])
-            best_q_PN = target.q_RNA[first:].gather(-1, best_PN.unsqueeze(-1)).squeeze(-1)
-            next_value_P = self.target["mixer"](best_q_PN, condition_RS[first:])
-            y_P = td_lambda_targets(
-                batch.reward_P,
-                batch.terminated_P,
-                next_value_P,
-                batch.row_sizes_T,
-                gamma=self.settings.gamma,
-                td_lambda=self.settings.td_lambda,
-            )
-        assert q_tot_P.shape == y_P.shape
-        metrics = {"q/taken": q_tot_P.detach().mean(), "q/target": y_P.mean()}
-        return (q_tot_P - y_P).square().mean(), metrics
+            best_PN = self.best_next_actions(batch, online, target)
+            best_q_PN = values_of(target.q_RNA[first:], best_PN)
+            y = self.targets(batch, self.target["mixer"](best_q_PN, condition_RS[first:]))
+        assert q_tot.shape == y.shape
+        metrics = {"q/taken": q_tot.detach().mean(), "q/target": y.mean()}
+        return {"td": (q_tot - y).square().mean()}, metrics
+
+    def best_next_actions(self, batch: EpisodeBatch, online: Histories, target: Histories) -> Tensor:
+        """The available actions [P, N] after each step that are best by the online (double Q) or target Q."""
+        choice = online if self.settings.double_q else target
+        first = batch.batch_size
+        return greedy_actions(choice.q_RNA[first:], batch.avail_actions_RNA[first:])
+
+    def targets(self, batch: EpisodeBatch, next_value: Tensor) -> Tensor:
+        """TD targets for the values after every step: [P] of the team, or [P, N] of each agent."""
+        shape = (-1, *[1] * (next_value.dim() - 1))
+        return td_lambda_targets(
+            batch.reward_P.view(shape).expand_as(next_value),
+            batch.terminated_P.view(shape).expand_as(next_value),
+            next_value,
+            batch.row_sizes_T,
+            gamma=self.settings.gamma,
+            td_lambda=self.settings.td_lambda,
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, optimiser, counter and random state as named tensors."""
@@ -165,6 +175,11 @@ class ValueDecomposition(Algorithm):
             self.generator.set_state(state["generator"].cpu())
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"the saved state does not fit this algorithm: {error}") from error
+
+
+def values_of(q_PNA: Tensor, actions_PN: Tensor) -> Tensor:
+    """Q-values [P, N] of these actions."""
+    return q_PNA.gather(-1, actions_PN.unsqueeze(-1)).squeeze(-1)
 
 
 def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
