@@ -14,9 +14,12 @@ from learner.algorithms import ALGORITHM_NAMES
 
 
 def test_every_preset_builds_and_names_its_algorithm():
-    assert set(ALGORITHM_NAMES) <= set(preset_names())
-    for name in preset_names():
+    for name in ALGORITHM_NAMES:
         assert load_config(Sources(preset=name)).learner.algorithm == name
+    for name in preset_names():
+        config = load_config(Sources(preset=name))
+        assert config.learner.algorithm in ALGORITHM_NAMES
+        assert config.replay.samples_per_insert == config.learner.batch_size, "one step per episode"
 
 
 def test_a_preset_wins_over_what_it_extends():
