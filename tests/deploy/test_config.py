@@ -105,7 +105,7 @@ BAD_FILES = {
     ("sources", "said"),
     [
         (Sources(preset="vdfdd"), 'no preset "vdfdd": did you mean vdfd?'),
-        (Sources(preset="_base"), f"There are: {", ".join(preset_names())}"),
+        (Sources(preset="_base"), "There are: " + ", ".join(preset_names())),
         (Sources(options={"learner.algorithm": "qmixx"}), "did you mean qmix?"),
         (Sources(options={"env.name": "smaxx"}), "did you mean smax?"),
         (Sources(options={"env.map": "5m_vs_7m"}), "did you mean 5m_vs_6m?"),
