@@ -1,11 +1,14 @@
 """The one factory of channels and servers, with the reason for every option."""
 
+from collections.abc import Sequence
 from concurrent import futures
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from common.settings import RpcSettings
+from common.tls import channel_credentials, server_credentials
 
 RETRYABLE = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
@@ -30,15 +33,23 @@ def _options(settings: RpcSettings) -> list[tuple[str, int]]:
 
 def channel(settings: RpcSettings) -> grpc.Channel:
     """A channel for synchronous clients. It connects lazily and reconnects by itself."""
-    return grpc.insecure_channel(settings.address, options=_options(settings))
+    credentials, options = channel_credentials(settings), _options(settings)
+    if credentials is None:
+        return grpc.insecure_channel(settings.address, options=options)
+    return grpc.secure_channel(settings.address, credentials, options=options)
 
 
 def aio_channel(settings: RpcSettings) -> grpc.aio.Channel:
     """The same for asyncio clients."""
-    return grpc.aio.insecure_channel(settings.address, options=_options(settings))
+    credentials, options = channel_credentials(settings), _options(settings)
+    if credentials is None:
+        return grpc.aio.insecure_channel(settings.address, options=options)
+    return grpc.aio.secure_channel(settings.address, credentials, options=options)
 
 
-def aio_server(settings: RpcSettings) -> grpc.aio.Server:
+def aio_server(
+    settings: RpcSettings, interceptors: "Sequence[grpc.aio.ServerInterceptor[Any, Any]]" = ()
+) -> grpc.aio.Server:
     """A server, not bound yet. asyncio, because a synchronous one pins a thread per open stream."""
     options = [
         *_options(settings),
@@ -48,7 +59,18 @@ def aio_server(settings: RpcSettings) -> grpc.aio.Server:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
     workers = futures.ThreadPoolExecutor(max_workers=2, thread_name_prefix="grpc")
-    return grpc.aio.server(workers, options=options)
+    return grpc.aio.server(workers, options=options, interceptors=interceptors)
+
+
+def bind(server: grpc.aio.Server, settings: RpcSettings) -> int:
+    """Has the server listen on the address, encrypted if the settings say so; returns the port.
+
+    Raises RuntimeError if it cannot.
+    """
+    credentials = server_credentials(settings)
+    if credentials is None:
+        return server.add_insecure_port(settings.address)
+    return server.add_secure_port(settings.address, credentials)
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -1,8 +1,8 @@
 """Settings that more than one part needs, and the base class of all settings."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -28,6 +28,32 @@ class RpcSettings(Settings):
     """Deadline of a stream; the client opens a new one when it runs out."""
     connect_timeout_s: PositiveFloat = 60.0
     """How long a part waits for the service to come up before it gives up with an error."""
+    tls_ca_file: str = ""
+    """PEM certificate of the authority whose certificates are believed. With the next two, connections are
+    encrypted and both sides show a certificate; without, they are in the clear."""
+    tls_certificate_file: str = ""
+    """PEM certificate of this process; the replay service's must name the host of `address`."""
+    tls_key_file: str = ""
+    """PEM key of that certificate."""
+    token_file: str = ""
+    """File with the token that says what this process may do (see replay.tokens_file)."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether connections are."""
+        return bool(self.tls_ca_file)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        files = (self.tls_ca_file, self.tls_certificate_file, self.tls_key_file)
+        if any(files) != all(files):
+            raise ValueError(
+                "rpc.tls_ca_file, rpc.tls_certificate_file and rpc.tls_key_file belong together: "
+                "set all of them or none"
+            )
+        if self.token_file and not self.encrypted:
+            raise ValueError("rpc.token_file needs rpc.tls_*: a token is never sent in the clear")
+        return self
 
 
 class MetricsSettings(Settings):

@@ -1,6 +1,7 @@
 """The command line `vdfd`. Torch and JAX are imported by the commands that need them, so --help is quick."""
 
 import logging
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -113,7 +114,10 @@ def learner(sources: Sources, run_dir: RunDirOption = _MANUAL_RUN_DIR) -> None:
 @app.command()
 @takes_configuration
 def actor(
-    sources: Sources, name: Annotated[str, typer.Option(help="Unique among the run's actors.")] = "actor-0"
+    sources: Sources,
+    name: Annotated[
+        str, typer.Option(help="Unique among the run's actors; {host} in it becomes the host's name.")
+    ] = "actor-0",
 ) -> None:
     """An actor: plays episodes and sends them to the replay service.
 
@@ -123,7 +127,7 @@ def actor(
     from actor.main import run_actor
 
     run_actor(
-        name=name,
+        name=name.replace("{host}", socket.gethostname()),
         env=config.env,
         settings=config.actor,
         agent=config.agent,
@@ -158,6 +162,30 @@ def evaluator(
         seed=config.run.seed,
         stop=_prepare(),
     )
+
+
+@app.command()
+@takes_configuration
+def status(sources: Sources) -> None:
+    """How the run behind a replay service is doing.
+
+    Example: vdfd status --address replay-host:50051
+    """
+    from deploy.status import describe_run
+
+    print(describe_run(_client_config(sources).rpc))
+
+
+@app.command()
+@takes_configuration
+def health(sources: Sources) -> None:
+    """Exit code 0 if the replay service can be used: a check for containers.
+
+    Example: vdfd health --address localhost:50051
+    """
+    from deploy.status import check_health
+
+    check_health(_client_config(sources).rpc)
 
 
 @app.command()

@@ -68,6 +68,8 @@ class Config(Settings):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         split_address(self.rpc.address)
+        if self.replay.tokens_file and not self.rpc.encrypted:
+            raise ValueError("replay.tokens_file needs rpc.tls_*: a token is never sent in the clear")
         if self.learner.batch_size > self.replay.window_episodes:
             raise ValueError(
                 f"learner.batch_size ({self.learner.batch_size}) cannot be larger than "

@@ -41,8 +41,10 @@ Reply: TypeAlias = Any
 class RedisLink:
     """One Redis, one key prefix. Call `connect` first."""
 
-    def __init__(self, url: str, *, prefix: str, timeout_s: float) -> None:
+    def __init__(self, url: str, *, prefix: str, timeout_s: float, password: str | None = None) -> None:
         """Opens nothing yet. Raises ValueError if `url` is no Redis address.
+
+        A password in `url` wins over `password`.
 
         All keys begin with "{prefix}:"; the braces keep them in one slot of a cluster.
         """
@@ -55,6 +57,8 @@ class RedisLink:
             "socket_connect_timeout": timeout_s,
             "protocol": 2,
         }
+        if password is not None:
+            options["password"] = password
         # One repetition hides a connection that went stale; every step may be repeated.
         once_more = Retry(FullJitterBackoff(cap=0.5, base=0.05), 1)
         pool = BlockingConnectionPool.from_url(

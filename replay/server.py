@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
@@ -16,6 +17,8 @@ from common.errors import BadInputError, FatalError
 from common.lifecycle import StopSignal
 from common.metrics import serving_metrics
 from common.settings import NO_METRICS, MetricsSettings, RpcSettings
+from common.tls import read_secret
+from replay.access import AccessCheck, read_tokens
 from replay.cache import EpisodeCache
 from replay.errors import DrainingError, RunMismatchError, UnavailableError
 from replay.health import report_health
@@ -62,8 +65,8 @@ async def serve(
     ended = _when_set(stop)
     try:
         async with _storage(settings, rules, data_dir, ended) as (storage, lost):
-            server = rpc.aio_server(rpc_settings)
-            address = _bind(server, rpc_settings.address)
+            server = rpc.aio_server(rpc_settings, _interceptors(settings))
+            address = _bind(server, rpc_settings)
             await _open_run(storage, run)
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="check") as executor:
                 service, metrics = _service(storage, settings, run, executor)
@@ -126,7 +129,12 @@ async def _redis_storage(
     ended: asyncio.Future[None],
 ) -> AsyncIterator[RedisStorage]:
     try:
-        link = RedisLink(url, prefix=settings.redis_prefix, timeout_s=settings.redis_timeout_s)
+        link = RedisLink(
+            url,
+            prefix=settings.redis_prefix,
+            timeout_s=settings.redis_timeout_s,
+            password=_redis_password(settings),
+        )
     except ValueError as error:
         raise BadInputError(f"replay.redis_url: {error}.") from error
     ended.add_done_callback(lambda _: link.changes.drain())
@@ -146,6 +154,11 @@ async def _redis_storage(
         await link.close()
 
 
+def _redis_password(settings: ReplaySettings) -> str | None:
+    path = settings.redis_password_file
+    return read_secret("replay.redis_password_file", path).decode().strip() if path else None
+
+
 def _when_set(stop: StopSignal) -> asyncio.Future[None]:
     """Done once the process is asked to drain, by a thread or by a signal."""
     loop = asyncio.get_running_loop()
@@ -163,13 +176,17 @@ def _when_set(stop: StopSignal) -> asyncio.Future[None]:
     return future
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
-    host, _, _ = address.rpartition(":")
+def _interceptors(settings: ReplaySettings) -> "list[grpc.aio.ServerInterceptor[Any, Any]]":
+    return [AccessCheck(read_tokens(settings.tokens_file))] if settings.tokens_file else []
+
+
+def _bind(server: grpc.aio.Server, settings: RpcSettings) -> str:
+    host, _, _ = settings.address.rpartition(":")
     try:
-        return f"{host}:{server.add_insecure_port(address)}"
+        return f"{host}:{rpc.bind(server, settings)}"
     except RuntimeError as error:
         raise FatalError(
-            f"Cannot listen on {address}: the port is taken, or this machine has no such address; "
+            f"Cannot listen on {settings.address}: the port is taken, or this machine has no such address; "
             "stop what uses it or set another rpc.address."
         ) from error
 

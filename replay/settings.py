@@ -13,6 +13,12 @@ class ReplaySettings(Settings):
     redis_url: str = ""
     """redis://, rediss:// or unix:// address. Empty: start redis-server or valkey-server from the PATH,
     or else the embedded one. memory:// keeps everything in the service's memory (tests only)."""
+    redis_password_file: str = ""
+    """File with the password of the user in redis_url. Certificates are named in the address itself:
+    rediss://user@host:6379?ssl_ca_certs=...&ssl_certfile=...&ssl_keyfile=..."""
+    tokens_file: str = ""
+    """Who may do what: a line "ROLE SHA256-OF-TOKEN" per token; roles: actor, evaluator, learner, observer.
+    Empty: whoever can connect may do all."""
     redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "vdfd"
     """All keys begin with it; runs that share a Redis need different ones."""
     redis_timeout_s: PositiveFloat = 5.0

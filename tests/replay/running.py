@@ -38,9 +38,9 @@ def refused(code: grpc.StatusCode, beginning=""):
 class Client:
     """The stub and short forms of what most tests do."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, settings: RpcSettings = RpcSettings()) -> None:  # noqa: B008
         self.address = address
-        self.channel = rpc.aio_channel(RpcSettings(address=address))
+        self.channel = rpc.aio_channel(settings.model_copy(update={"address": address}))
         self.stub = ReplayStub(self.channel)
 
     async def register(self, spec=SPEC):
@@ -145,6 +145,7 @@ async def serving(
     seed=1,
     data_dir=Path("unused"),
     rpc_settings=RpcSettings(address="127.0.0.1:0"),  # noqa: B008 - it is frozen
+    client_settings=RpcSettings(),  # noqa: B008
     **changes,
 ):
     """A client of a service with these settings; memory:// unless they say otherwise."""
@@ -165,7 +166,7 @@ async def serving(
     await asyncio.wait((service, ready), return_when=asyncio.FIRST_COMPLETED)
     if service.done():
         service.result()
-    client = Client(ready.result())
+    client = Client(ready.result(), client_settings)
     client.stop, client.service = stop, service
     try:
         yield client
