@@ -8,6 +8,7 @@ highest priority is the one that counts, so the one here is used as soon as this
 import logging
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ class GuardedClient(sc_process.StarcraftProcess):  # type: ignore[misc]
     def __init__(self, run_config: "GuardedLinux", exec_path: str, limits: ClientLimits) -> None:
         self._port_reservation = PortReservation()
         self._folder = ClientFolder()
-        self._output = self._folder.path / "output.txt"
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  read after the folder is gone
         run_config.tmp_dir = str(self._folder.path)
         super().__init__(
             run_config, exec_path, run_config.version, port=self._port_reservation.port, connect=False
@@ -143,21 +144,21 @@ class GuardedClient(sc_process.StarcraftProcess):  # type: ignore[misc]
         try:
             super().close()
         finally:
+            self._output.close()
             self._folder.remove()
             self._port_reservation.close()
 
     def _launch(self, run_config: "GuardedLinux", args: list[str], **_: object) -> "subprocess.Popen[bytes]":
         guard = (sys.executable, "-I", "-S", sc2_guard.__file__, str(self._folder.path))
-        with self._output.open("wb") as output:
-            return subprocess.Popen(
-                (*guard, *args),
-                cwd=run_config.cwd,
-                env=run_config.env,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the actor, which ends the client in order
-            )
+        return subprocess.Popen(
+            (*guard, *args),
+            cwd=run_config.cwd,
+            env=run_config.env,
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the actor, which ends the client in order
+        )
 
     def _shutdown(self) -> None:
         guard, self._proc = self._proc, None
@@ -171,8 +172,9 @@ class GuardedClient(sc_process.StarcraftProcess):  # type: ignore[misc]
             guard.wait()
 
     def _last_words(self) -> str:
-        text = self._output.read_text(errors="replace").strip() if self._output.exists() else ""
-        return f" (it said: {' '.join(text[-LOG_TAIL:].split())})" if text else ""
+        self._output.seek(0)
+        text = " ".join(self._output.read().decode(errors="replace").split())
+        return f" (it said: {text[-LOG_TAIL:]})" if text else ""
 
 
 class GuardedLinux(platforms.Linux):  # type: ignore[misc]

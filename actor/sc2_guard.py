@@ -50,7 +50,8 @@ def main() -> int:
 
 
 def _call_at_end_of_input(end: Callable[[], None]) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin: its lock, held here, would spoil the exit
+        pass
     end()
 
 

@@ -21,6 +21,8 @@ Environment of the server process:
                      error@N     answer with Response.error set
   SC2_STANDIN_RANDOM_FAULTS
                      chance of each `step` request to meet one of these faults
+  SC2_STANDIN_LATE_UNITS
+                     that many units of the enemy are not seen until the first step
   SC2_STANDIN_BOOT   seconds to wait before listening (a slow start)
 
 Needs: websockets, s2clientprotocol (with gencode that the installed protobuf
@@ -348,6 +350,7 @@ class Server:
         self.battle, self.map_name, self.seed = None, None, 0
         self.steps, self.faults = 0, dict(faults)
         self.log = Path(log).open("a", buffering=1) if log else None  # noqa: SIM115
+        self.late_units = int(os.environ.get("SC2_STANDIN_LATE_UNITS", "0"))
         self.random_faults = float(os.environ.get("SC2_STANDIN_RANDOM_FAULTS", "0"))
 
     def fault(self, kind):
@@ -443,7 +446,10 @@ class Server:
         obs.game_loop = b.loop
         obs.player_common.player_id = 1
         obs.player_common.army_count = sum(u.owner == 1 for u in b.units.values())
-        for u in b.units.values():
+        seen = list(b.units.values())
+        if b.loop == 0 and self.late_units:
+            seen = seen[: -self.late_units]
+        for u in seen:
             k, m = u.kind, obs.raw_data.units.add()
             m.tag, m.unit_type, m.owner = u.tag, u.type_id, u.owner
             m.alliance, m.display_type = (1, 1) if u.owner == 1 else (4, 1)
