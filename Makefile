@@ -23,7 +23,7 @@ PROTO_OPTIONS := -I. --python_out=OUT --grpc_python_out=OUT --mypy_out=OUT --myp
 .PHONY: help
 help:  ## Shows this.
 	@echo 'make TARGET; the first of run and test also installs.'
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo '  make run MAP=2s3z ALGO=qmix ACTORS=4 STEPS=500000 SEED=1'
 
 .PHONY: run
@@ -80,6 +80,14 @@ $(PROTO_VENV)/.installed: Makefile | $(PROTO_VENV)/bin/pip
 
 $(VENV)/bin/pip $(PROTO_VENV)/bin/pip:
 	@deploy/make_venv.sh $(patsubst %/bin/pip,%,$@)
+
+.PHONY: sc2-python
+sc2-python: install $(PROTO_VENV)/.installed  ## Installs smac and pysc2; SMAC_SOURCE=/a/checkout instead of GitHub.
+	@SMAC_SOURCE='$(SMAC_SOURCE)' deploy/sc2/install_python.sh $(VENV_PYTHON) $(PROTO_VENV)/bin/python
+
+.PHONY: sc2
+sc2:  ## Installs StarCraft II and SMAC's maps into $SC2PATH; SC2_PASSWORD=... accepts Blizzard's licence.
+	@SMAC_SOURCE='$(SMAC_SOURCE)' deploy/sc2/install_game.sh '$(SC2_PASSWORD)'
 
 .PHONY: clean
 clean:  ## Removes environments and caches; runs/ stays.
