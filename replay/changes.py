@@ -74,11 +74,11 @@ class Changes:
 
         What it returns is lost if the caller is cancelled at that moment: not for locks.
         """
-        if self.draining:
-            raise DrainingError
         task = asyncio.ensure_future(awaitable)
         drain = asyncio.ensure_future(self._drain.wait())
         try:
+            if self.draining:
+                raise DrainingError
             await asyncio.wait((task, drain), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()

@@ -76,6 +76,18 @@ async def test_uploads_of_a_group_that_never_enters_expire(storage, redis, prefi
     assert 0 < ttl <= UPLOAD_TTL_S
 
 
+async def test_a_group_that_was_held_back_is_not_sent_twice(storage, redis, prefix):
+    for seq in range(1, 6):
+        await commit(storage, seq)
+    held = group(6)
+    await storage.commit(held, again=False)
+    await redis.set(f"{{{prefix}}}:upload:{held.id}:1", "as it was sent the first time")
+    stream = await storage.open_stream(0)
+    assert (await storage.reserve(stream, 0, take=True)).granted
+    await storage.commit(held, again=True)
+    assert await storage.read([5]) == [b"as it was sent the first time"]
+
+
 async def test_uploads_that_expired_while_held_back_are_sent_again(storage, redis, prefix):
     for seq in range(1, 6):
         await commit(storage, seq)
