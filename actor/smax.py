@@ -17,14 +17,28 @@ from common.settings import PositiveInt, Settings
 log = logging.getLogger(__name__)
 
 
+# The simulator's numbers of its types of units.
+MARINE, STALKER, ZEALOT, ZERGLING = 0, 2, 3, 4
+
+
+class Sides(NamedTuple):
+    """Who fights whom: the type of every unit."""
+
+    allies: tuple[int, ...]
+    enemies: tuple[int, ...]
+
+
 class SmaxMap(NamedTuple):
     """One battle."""
 
     description: str
     episode_limit: int
     """SMAC's time limit of the map of the same name, in steps."""
+    sides: Sides | None = None
+    """Of a battle that the package does not bring along; None: the package knows them by the map's name."""
 
 
+# Those of SMAC whose units the simulator has. All are fought in the open: it has no terrain.
 MAPS = {
     "3m": SmaxMap("3 marines against 3 marines", 60),
     "8m": SmaxMap("8 marines against 8 marines", 120),
@@ -37,6 +51,13 @@ MAPS = {
     "3s5z_vs_3s6z": SmaxMap("3 stalkers, 5 zealots against 3 stalkers, 6 zealots", 170),
     "3s_vs_5z": SmaxMap("3 stalkers against 5 zealots", 250),
     "6h_vs_8z": SmaxMap("6 hydralisks against 8 zealots", 150),
+    "8m_vs_9m": SmaxMap("8 marines against 9 marines", 120, Sides((MARINE,) * 8, (MARINE,) * 9)),
+    "3s_vs_3z": SmaxMap("3 stalkers against 3 zealots", 150, Sides((STALKER,) * 3, (ZEALOT,) * 3)),
+    "3s_vs_4z": SmaxMap("3 stalkers against 4 zealots", 200, Sides((STALKER,) * 3, (ZEALOT,) * 4)),
+    "2m_vs_1z": SmaxMap("2 marines against 1 zealot", 150, Sides((MARINE,) * 2, (ZEALOT,))),
+    "corridor": SmaxMap(
+        "6 zealots against 24 zerglings, without the corridor", 400, Sides((ZEALOT,) * 6, (ZERGLING,) * 24)
+    ),
 }
 
 
@@ -71,6 +92,7 @@ class Smax(EnvironmentKind):
             from actor.smax_env import SmaxEnvironment
         return SmaxEnvironment(
             map_name=settings.map,
+            sides=MAPS[settings.map].sides,
             episode_limit=options.episode_limit or MAPS[settings.map].episode_limit,
             state_last_action=options.state_last_action,
             copies=copies,

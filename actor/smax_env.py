@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxmarl.environments.smax.heuristic_enemy_smax_env import HeuristicEnemySMAX
-from jaxmarl.environments.smax.smax_env import map_name_to_scenario
+from jaxmarl.environments.smax.smax_env import Scenario, map_name_to_scenario
 
 from actor.environment import Frame, IntArray, SeedArray, StepResult
+from actor.smax import Sides
 from common.types import BoolArray, EnvSpec, FloatArray
 
 STOP = 4
@@ -47,8 +48,10 @@ class Outcome(NamedTuple):
 class BattleRules:
     """Pure functions of one copy, to be vectorised and compiled."""
 
-    def __init__(self, *, map_name: str, episode_limit: int, state_last_action: bool) -> None:
-        scenario = map_name_to_scenario(map_name)  # type: ignore[no-untyped-call]
+    def __init__(
+        self, *, map_name: str, sides: Sides | None, episode_limit: int, state_last_action: bool
+    ) -> None:
+        scenario = _scenario(map_name, sides)
         self.smax = HeuristicEnemySMAX(scenario=scenario, max_steps=episode_limit)  # type: ignore[no-untyped-call]
         self.n_agents: int = self.smax.num_allies
         self.n_actions: int = self.smax.num_ally_actions
@@ -122,9 +125,17 @@ class BattleRules:
 class SmaxEnvironment:
     """K battles of one map, stepped together. See actor.environment.Environment."""
 
-    def __init__(self, *, map_name: str, episode_limit: int, state_last_action: bool, copies: int) -> None:
+    def __init__(
+        self,
+        *,
+        map_name: str,
+        sides: Sides | None,
+        episode_limit: int,
+        state_last_action: bool,
+        copies: int,
+    ) -> None:
         rules = BattleRules(
-            map_name=map_name, episode_limit=episode_limit, state_last_action=state_last_action
+            map_name=map_name, sides=sides, episode_limit=episode_limit, state_last_action=state_last_action
         )
         self.copies = copies
         self.seeds_K: SeedArray = np.zeros(copies, np.uint64)
@@ -168,6 +179,18 @@ class SmaxEnvironment:
 
     def close(self) -> None:
         """Nothing is held but memory."""
+
+
+def _scenario(map_name: str, sides: Sides | None) -> Scenario:
+    if sides is None:
+        return map_name_to_scenario(map_name)  # type: ignore[no-untyped-call]
+    return Scenario(
+        unit_types=jnp.array(sides.allies + sides.enemies, jnp.uint8),
+        num_allies=len(sides.allies),
+        num_enemies=len(sides.enemies),
+        smacv2_position_generation=False,
+        smacv2_unit_type_generation=False,
+    )
 
 
 def _begin_where(rules: BattleRules, battle: Battle, key: jax.Array, begin: jax.Array) -> tuple[Battle, View]:

@@ -43,7 +43,7 @@ def load_config(sources: Sources) -> Config:
     for source, values in _layers(sources):
         check_keys(values, source)
         merged = _merge(merged, values)
-    config = _build(merged)
+    config = _build(_with_preset_name(merged, sources))
     check_environment(config.env)
     _check_algorithm(config.learner.algorithm)
     return config
@@ -87,6 +87,23 @@ def _chosen_preset(sources: Sources) -> str:
         return sources.preset
     algorithm = sources.options.get("learner.algorithm")
     return str(algorithm) if algorithm in preset_names() else DEFAULT_PRESET
+
+
+def _with_preset_name(values: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
+    """Ablations share their algorithm's name, so the preset's is kept; a file of a run has it already."""
+    algorithm = values.get("learner", {}).get("algorithm", DEFAULT_PRESET)
+    preset = _chosen_preset(sources)
+    named = values.get("run", {}).get("preset", "")
+    # An algorithm that was changed afterwards is not what the preset says.
+    for name in (named, preset):
+        if name and (name not in preset_names() or _preset_algorithm(name) == algorithm):
+            return _merge(values, _nested("run.preset", name))
+    return _merge(values, _nested("run.preset", algorithm))
+
+
+def _preset_algorithm(name: str) -> str:
+    layers = (values.get("learner", {}).get("algorithm") for _, values in preset_layers(name))
+    return [algorithm for algorithm in layers if algorithm][-1]
 
 
 def _from_text(key: str, text: str, source: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class RunDir:
 
 def default_name(config: Config) -> str:
     """The name of a new run directory: what is trained, and when it was started."""
-    what = (config.learner.algorithm, config.env.name, config.env.map, f"seed{config.run.seed}")
+    what = (config.run.preset, config.env.name, config.env.map, f"seed{config.run.seed}")
     return "-".join((*what, time.strftime("%Y%m%d-%H%M%S")))
 
 

@@ -93,7 +93,7 @@ class RunStatus:
         config, elapsed = self._config, self.elapsed(processes)
         game = f"{config.env.name} {config.env.map}"
         return Snapshot(
-            title=f"{config.learner.algorithm} on {game}, seed {config.run.seed}",
+            title=f"{config.run.preset} on {game}, seed {config.run.seed}",
             run_dir=str(self._run_dir.root),
             phase=phase,
             wall_s=elapsed.wall_s,

@@ -18,7 +18,9 @@ class RunSettings(Settings):
     """What is run, how long, and where its files go."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]*$")] = ""
-    """Name of the run directory; empty: <algorithm>-<env>-<map>-seed<seed>-<time>."""
+    """Name of the run directory; empty: <preset>-<env>-<map>-seed<seed>-<time>."""
+    preset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]*$")] = ""
+    """What the run is called in figures and tables. Filled in: the preset that it began with."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     """Of everything random: network, environments, exploration, sampling."""
     env_steps: PositiveInt = 150_000

@@ -9,6 +9,7 @@ from deploy.snapshot import Snapshot
 def summarise(config: Config, last: Snapshot) -> dict[str, Any]:
     """The contents of summary.json, from the last snapshot of the run."""
     return {
+        "preset": config.run.preset,
         "algorithm": config.learner.algorithm,
         "env": config.env.name,
         "map": config.env.map,

@@ -1,5 +1,6 @@
 """SMAX as the system plays it: what ends a battle, what it pays, what the state shows."""
 
+import re
 import sys
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxmarl.environments.smax.smax_env import MAP_NAME_TO_SCENARIO
 
 from actor.registry import make_environment
 from actor.settings import EnvSettings
+from actor.smac import MAPS as SMAC_MAPS
 from actor.smax import MAPS, _quiet
 from actor.smax_env import STOP, BattleRules
 
@@ -159,13 +161,41 @@ def test_what_the_package_prints_and_rebinds_when_imported_is_undone(capfd):
     assert capfd.readouterr().out == "heard\n"
 
 
-def test_all_maps_of_the_simulator_with_fixed_units_can_be_played():
-    assert set(MAPS) == {name for name in MAP_NAME_TO_SCENARIO if not name.startswith("smacv2")}
+def test_maps_are_those_of_the_simulator_with_fixed_units_and_more_of_smac():
+    brought = {name for name in MAP_NAME_TO_SCENARIO if not name.startswith("smacv2")}
+    assert {name for name, entry in MAPS.items() if entry.sides is None} == brought
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_map_is_the_battle_that_smac_has_under_its_name(name):
+    smac = SMAC_MAPS[name]
+    assert MAPS[name].episode_limit == smac.episode_limit
+    assert MAPS[name].description.removesuffix(", without the corridor") == smac.description
+    rules = BattleRules(
+        map_name=name, sides=MAPS[name].sides, episode_limit=smac.episode_limit, state_last_action=False
+    )
+    allies, _, enemies = smac.description.partition(" against ")
+    told = [units_in(allies), units_in(allies if enemies == "the same" else enemies)]
+    names = [rules.smax.unit_type_names[unit] for unit in np.asarray(rules.smax.scenario)]
+    assert [names[: rules.n_agents], names[rules.n_agents :]] == told
+
+
+def units_in(side):
+    """ "2 stalkers, 1 zealot" -> stalker, stalker, zealot."""
+    return [unit for count, unit in re.findall(r"(\d+) (\w+?)s?\b", side) for _ in range(int(count))]
+
+
+def test_a_battle_of_smac_that_the_simulator_lacks_can_be_played():
+    environment = make_environment(EnvSettings(map="2m_vs_1z"), copies=1, threads=1)
+    assert (environment.spec.n_agents, environment.spec.n_actions) == (2, 5 + 1)
+    frame = environment.reset(ALL[:1], np.zeros(1, np.uint64))
+    result = environment.step(np.full((1, 2), STOP))
+    assert not np.array_equal(result.frame.state_KS, frame.state_KS)
 
 
 def test_types_of_units_stand_in_the_state_where_a_map_has_several():
     options = {"state_last_action": False}
     environment = make_environment(EnvSettings(map="2s3z", options=options), copies=1, threads=1)
     assert environment.spec.state_size == 10 * (UNIT_FEATURES + 2)
-    rules = BattleRules(map_name="2s3z", episode_limit=120, state_last_action=False)
+    rules = BattleRules(map_name="2s3z", sides=None, episode_limit=120, state_last_action=False)
     assert list(rules._state_types) == [2, 3]

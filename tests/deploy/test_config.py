@@ -33,6 +33,26 @@ def test_an_algorithm_brings_its_preset_unless_another_is_named():
     assert load_config(both).learner.algorithm == "qmix"
 
 
+@pytest.mark.parametrize(
+    ("sources", "name"),
+    [
+        (Sources(), "vdfd"),
+        (Sources(preset="vdfd-no-ac"), "vdfd-no-ac"),
+        (Sources(options={"learner.algorithm": "qmix"}), "qmix"),
+        (Sources(preset="vdfd-tuned", options={"learner.algorithm": "qmix"}), "qmix"),
+        (Sources(preset="vdfd-no-ac", overrides=("run.preset=mine",)), "mine"),
+    ],
+)
+def test_a_run_keeps_the_name_of_what_it_began_with(tmp_path, sources, name):
+    config = load_config(sources)
+    assert config.run.preset == name
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(Sources(file=tmp_path / "config.yaml")) == config
+    # A run that is saved and then begun as another algorithm is that algorithm.
+    again = Sources(file=tmp_path / "config.yaml", options={"learner.algorithm": "vdn"})
+    assert load_config(again).run.preset == ("mine" if name == "mine" else "vdn")
+
+
 def test_each_source_wins_over_those_before_it(tmp_path):
     file = tmp_path / "mine.yaml"
     names = ("env_steps", "actors", "seed", "name")

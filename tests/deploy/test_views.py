@@ -93,6 +93,7 @@ def test_the_summary_has_what_people_and_scripts_ask_for():
     config = load_config(Sources(preset="qmix", overrides=("run.seed=7",)))
     summary = summarise(config, SNAPSHOT)
     assert {name: summary[name] for name in summary if name != "evaluations"} == {
+        "preset": "qmix",
         "algorithm": "qmix",
         "env": "smax",
         "map": "3m",
