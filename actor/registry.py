@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 from pydantic import ValidationError
 
 from actor.environment import Environment, EnvironmentKind
+from actor.lbf import Lbf
 from actor.settings import EnvSettings
 from actor.smac import Smac
 from actor.smax import Smax
 from common.errors import BadInputError, FatalError
 
-ENVIRONMENTS: dict[str, type[EnvironmentKind]] = {"smax": Smax, "smac": Smac}
+ENVIRONMENTS: dict[str, type[EnvironmentKind]] = {"smax": Smax, "smac": Smac, "lbf": Lbf}
 
 
 def check_environment(settings: EnvSettings) -> type[EnvironmentKind]:

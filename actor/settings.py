@@ -11,7 +11,7 @@ class EnvSettings(Settings):
     """Which environment is played."""
 
     name: str = "smax"
-    """Registered name: smax, smac."""
+    """Registered name: smax, smac, lbf."""
     map: str = "3m"
     """Map or task of that environment."""
     options: dict[str, Any] = Field(default_factory=dict)

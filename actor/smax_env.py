@@ -183,7 +183,7 @@ class SmaxEnvironment:
 
 def _scenario(map_name: str, sides: Sides | None) -> Scenario:
     if sides is None:
-        return map_name_to_scenario(map_name)  # type: ignore[no-untyped-call]
+        return map_name_to_scenario(map_name)  # type: ignore[no-untyped-call, no-any-return]
     return Scenario(
         unit_types=jnp.array(sides.allies + sides.enemies, jnp.uint8),
         num_allies=len(sides.allies),

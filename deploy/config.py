@@ -103,7 +103,7 @@ def _with_preset_name(values: Mapping[str, Any], sources: Sources) -> dict[str, 
 
 def _preset_algorithm(name: str) -> str:
     layers = (values.get("learner", {}).get("algorithm") for _, values in preset_layers(name))
-    return [algorithm for algorithm in layers if algorithm][-1]
+    return str([algorithm for algorithm in layers if algorithm][-1])
 
 
 def _from_text(key: str, text: str, source: str) -> dict[str, Any]:

