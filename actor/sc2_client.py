@@ -1,15 +1,17 @@
 """The game client behind pysc2: started under guard, with a deadline on every answer.
 
 pysc2 by itself waits 360 s for an answer, chooses ports that other processes can choose as well, and
-leaves the client and its folder behind when its own process is killed. Its run configuration of the
-highest priority is the one that counts, so the one here is used as soon as this file is imported.
+leaves the client and its folder behind when its own process is killed. It starts clients by the run
+configuration of the highest priority: within `guarding` that is the one here.
 """
 
+import contextlib
 import logging
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -178,16 +180,27 @@ class GuardedClient(sc_process.StarcraftProcess):  # type: ignore[misc]
 
 
 class GuardedLinux(platforms.Linux):  # type: ignore[misc]
-    """How pysc2 starts clients in this process."""
+    """How pysc2 starts clients within `guarding`."""
 
-    limits: ClassVar[ClientLimits] = ClientLimits()
+    limits: ClassVar[ClientLimits | None] = None
 
     @classmethod
-    def priority(cls) -> int:
-        """Above that of pysc2's own configurations, which is 1."""
-        return 2
+    def priority(cls) -> int | None:
+        """Above that of pysc2's own configurations, which is 1; None: not to be used."""
+        return None if cls.limits is None else 2
 
     def start(self, **_: object) -> GuardedClient:
         """Starts a client without a window; what else it is asked for is about windows."""
         base = f"Base{self.version.build_version:05d}"
-        return GuardedClient(self, str(Path(self.data_dir, "Versions", base, self._exec_name)), self.limits)
+        path = Path(self.data_dir, "Versions", base, self._exec_name)
+        return GuardedClient(self, str(path), self.limits or ClientLimits())
+
+
+@contextlib.contextmanager
+def guarding(limits: ClientLimits) -> Iterator[None]:
+    """Whatever client pysc2 starts in here is guarded, and has so long to answer."""
+    GuardedLinux.limits = limits
+    try:
+        yield
+    finally:
+        GuardedLinux.limits = None

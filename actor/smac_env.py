@@ -18,7 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tenacity.wait import wait_random_exponential
 
 from actor.environment import Frame, IntArray, SeedArray, StepResult
-from actor.sc2_client import CLIENT_FAILURES, ClientLimits, Controller, GuardedLinux
+from actor.sc2_client import CLIENT_FAILURES, ClientLimits, Controller, guarding
 from actor.smac import SmacOptions
 from common.errors import FatalError
 from common.types import BoolArray, EnvSpec
@@ -59,14 +59,22 @@ class Battlefield(StarCraft2Env):  # type: ignore[misc]
     previous_ally_units: dict[int, Any] | None
     previous_enemy_units: dict[int, Any] | None
 
+    def __init__(self, limits: ClientLimits, **settings: object) -> None:
+        super().__init__(**settings)
+        self._limits = limits
+
     def full_restart(self) -> NoReturn:
         """Called in the handling of a failure, in order to start a new client: this one is over instead."""
         raise GameFailedError("the client failed")
 
+    def _launch(self) -> None:
+        with guarding(self._limits):
+            super()._launch()
+
     def reset(self) -> None:
         """Begins an episode; what the package returns here is asked for anew after every step anyway."""
         if self._controller is not None:  # else it is launched now, with a deadline of its own
-            self._controller.allow(GuardedLinux.limits.answer_s)
+            self._controller.allow(self._limits.answer_s)
         super().reset()
         # While units appear one by one, the package adds those that were there before once more.
         enemies = sum(unit.health_max + unit.shield_max for unit in self.enemies.values())
@@ -75,7 +83,7 @@ class Battlefield(StarCraft2Env):  # type: ignore[misc]
 
     def play(self, actions_N: list[int]) -> tuple[float, bool, dict[str, Any]]:
         """One step; the deadline for it begins now."""
-        self._client.allow(GuardedLinux.limits.answer_s)
+        self._client.allow(self._limits.answer_s)
         reward, over, info = self.step(actions_N)
         return float(reward), bool(over), info
 
@@ -111,9 +119,6 @@ class SmacEnvironment:
     copies = 1
 
     def __init__(self, *, map_name: str, options: SmacOptions) -> None:
-        GuardedLinux.limits = ClientLimits(
-            launch_s=options.launch_timeout_s, answer_s=options.answer_timeout_s
-        )
         self._map, self._options = map_name, options
         self.seeds_K: SeedArray = np.zeros(1, np.uint64)
         sizes = self._new_battlefield().get_env_info()
@@ -189,13 +194,15 @@ class SmacEnvironment:
         self._end_client()
 
     def _new_battlefield(self, seed: int | None = None) -> Battlefield:
+        options = self._options
         return Battlefield(
+            ClientLimits(launch_s=options.launch_timeout_s, answer_s=options.answer_timeout_s),
             map_name=self._map,
-            difficulty=self._options.difficulty,
-            game_version=self._options.game_version,
+            difficulty=options.difficulty,
+            game_version=options.game_version,
             seed=seed,
-            obs_last_action=self._options.obs_last_action,
-            state_last_action=self._options.state_last_action,
+            obs_last_action=options.obs_last_action,
+            state_last_action=options.state_last_action,
             continuing_episode=True,  # only so that `info` tells when the time limit ended an episode
         )
 
