@@ -195,6 +195,9 @@ def evaluate(
     ],
     episodes: Annotated[int, typer.Option(min=1, help="How many episodes are played.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Of the battles; equal seeds give equal battles.")] = 0,
+    save_replays: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where StarCraft II saves its replays (smac only).")
+    ] = None,
 ) -> None:
     """Plays greedy episodes with saved weights: win rate with its 95 % interval.
 
@@ -202,7 +205,52 @@ def evaluate(
     """
     from deploy.evaluate import evaluate as play
 
-    raise typer.Exit(play(checkpoint, episodes=episodes, seed=seed, stop=_prepare(logging.WARNING)))
+    stop = _prepare(logging.WARNING)
+    raise typer.Exit(play(checkpoint, episodes=episodes, seed=seed, stop=stop, replays=save_replays))
+
+
+@app.command()
+def watch(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint directory, or a run directory: its newest.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The film; by default a file here, named after the checkpoint.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the battle.")] = 0,
+) -> None:
+    """Makes a film (GIF) of a SMAX battle: units, health, targets, actions and Q-values.
+
+    Example: vdfd watch runs/vdfd-smax-3m-seed1-20260101-120000 --out battle.gif
+    """
+    from deploy.watch import watch as film
+
+    raise typer.Exit(film(checkpoint, out=out, seed=seed))
+
+
+@app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(help="YAML file with presets, maps, seeds, steps and overrides.")],
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Where the run directories go; by default runs/ and the file's name."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; by default what the file says, or one.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="Shows the runs and their state, and starts nothing.")
+    ] = False,
+) -> None:
+    """Trains every preset on every map with every seed, each in a run directory of its own.
+
+    Stopped or killed, it goes on where it was when it is started again; what is done is skipped.
+
+    Example: vdfd experiment docs/experiments/smax.yaml --jobs 2
+    """
+    from deploy.experiments.main import run_experiment
+
+    raise typer.Exit(run_experiment(file, directory, jobs=jobs, dry_run=dry_run))
 
 
 @app.command("config")

@@ -56,15 +56,9 @@ class RunDir:
             raise BadInputError(f"{root} is not a run directory: it has no config.yaml.")
         return run_dir
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """Keeps other launchers out; FatalError if one is at work. A lock dies with its process."""
-        with (self.root / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise FatalError(f"Another vdfd train is at work in {self.root}; stop it first.") from error
-            yield
+        return locked_directory(self.root, "vdfd train")
 
     def elapsed(self) -> Elapsed:
         """What the run has taken before this start."""
@@ -75,6 +69,17 @@ class RunDir:
     def save_elapsed(self, elapsed: Elapsed) -> None:
         """Notes it for a later --resume."""
         write_json(self._elapsed, asdict(elapsed))
+
+
+@contextlib.contextmanager
+def locked_directory(root: Path, command: str) -> Iterator[None]:
+    """Keeps others that run the same command out of a directory; FatalError if one is at work."""
+    with (root / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FatalError(f"Another {command} is at work in {root}; stop it first.") from error
+        yield
 
 
 def default_name(config: Config) -> str:
