@@ -89,6 +89,66 @@ sc2-python: install $(PROTO_VENV)/.installed  ## Installs smac and pysc2; SMAC_S
 sc2:  ## Installs StarCraft II and SMAC's maps into $SC2PATH; SC2_PASSWORD=... accepts Blizzard's licence.
 	@SMAC_SOURCE='$(SMAC_SOURCE)' deploy/sc2/install_game.sh '$(SC2_PASSWORD)'
 
+# ---- The cluster in containers: docker-compose.yml and .env ----
+COMPOSE := docker compose
+
+.PHONY: up
+up:  ## Builds and starts the cluster of docker-compose.yml; .env says what it trains.
+	$(COMPOSE) build
+	$(COMPOSE) up --detach
+
+.PHONY: down
+down:  ## Stops it; runs, Redis's data and secrets stay in their volumes.
+	$(COMPOSE) down
+
+.PHONY: logs
+logs:  ## Follows the logs of its containers.
+	$(COMPOSE) logs --follow --tail 50
+
+.PHONY: scale
+scale:  ## Changes the number of its actors while it runs: make scale ACTORS=8.
+	$(COMPOSE) up --detach --no-deps --no-recreate --scale actor=$(ACTORS) actor
+
+.PHONY: status
+status:  ## Shows its containers, how the run is doing, and how to get into Grafana.
+	@$(COMPOSE) ps --all --format 'table {{.Name}}\t{{.Status}}'
+	@$(COMPOSE) exec --no-TTY replay vdfd status
+	@echo "Grafana: http://$$($(COMPOSE) port grafana 3000), user admin, password" \
+	    "$$($(COMPOSE) exec --no-TTY grafana cat /secrets/admin_password)"
+
+.PHONY: certs
+certs:  ## Makes a private authority, certificates and tokens in deploy/secrets, for clusters without compose.
+	@sh deploy/make_secrets.sh deploy/secrets $(HOSTS)
+
+.PHONY: k8s-secrets
+k8s-secrets:  ## Makes the certificates and tokens of deploy/secrets known to Kubernetes.
+	kubectl apply --filename deploy/k8s/base/namespace.yml
+	@for part in replay redis actor evaluator learner; do \
+	    kubectl create secret generic "$$part-secrets" --namespace vdfd --from-file "deploy/secrets/$$part" \
+	        --dry-run=client --output yaml | kubectl apply --filename -; \
+	done
+
+.PHONY: k8s-check
+k8s-check: install  ## Builds every overlay and checks it by Kubernetes's schemas.
+	@for overlay in deploy/k8s deploy/k8s/overlays/*; do \
+	    built=$$(mktemp --suffix .yml); kubectl kustomize "$$overlay" > "$$built"; \
+	    $(VENV)/bin/kubernetes-validate --strict --quiet "$$built"; rm "$$built"; echo "$$overlay is valid."; \
+	done
+
+.PHONY: dashboards
+dashboards: install  ## Writes Grafana's dashboards from deploy/grafana/panels.yml.
+	@$(VENV_PYTHON) -m deploy.dashboards
+
+.PHONY: queries-check
+queries-check:  ## Asks the running Prometheus for everything that dashboards and alerts ask for.
+	@$(COMPOSE) run --rm --no-deps --no-TTY --volume ./deploy:/deploy:ro --entrypoint python \
+	    replay /deploy/check_queries.py http://prometheus:9090 /deploy
+
+.PHONY: alerts-check
+alerts-check:  ## Tests the alerts with promtool, in Prometheus's image.
+	@$(COMPOSE) run --rm --no-deps --no-TTY --volume ./deploy/prometheus:/rules:ro --workdir /rules \
+	    --entrypoint promtool prometheus test rules alerts_test.yml
+
 .PHONY: clean
 clean:  ## Removes environments and caches; runs/ stays.
 	rm -rf $(VENV) $(PROTO_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

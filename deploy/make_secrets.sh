@@ -18,7 +18,7 @@ trap 'rm -rf "$scratch"' EXIT
 authority() {
   mkdir -p "$root/ca"
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days $days -subj '/CN=vdfd authority' \
-      -addext 'keyUsage=critical,keyCertSign,cRLSign' -keyout "$root/ca/ca.key" -out "$root/ca/ca.crt" 2>/dev/null
+      -addext 'keyUsage=critical,keyCertSign,cRLSign' -keyout "$root/ca/ca.key" -out "$root/ca/ca.crt"
   chmod 600 "$root/ca/ca.key"
 }
 
@@ -31,11 +31,11 @@ certificate() {
   part=$1; shift
   mkdir -p "$root/$part"
   openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$part" \
-      -keyout "$root/$part/tls.key" -out "$scratch/$part.csr" 2>/dev/null
+      -keyout "$root/$part/tls.key" -out "$scratch/$part.csr"
   printf 'basicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\nsubjectAltName=%s\n' \
       "$(names "$part" "$@")" > "$scratch/$part.ext"
   openssl x509 -req -in "$scratch/$part.csr" -CA "$root/ca/ca.crt" -CAkey "$root/ca/ca.key" -CAserial "$scratch/serial" \
-      -CAcreateserial -days $days -extfile "$scratch/$part.ext" -out "$root/$part/tls.crt" 2>/dev/null
+      -CAcreateserial -days $days -extfile "$scratch/$part.ext" -out "$root/$part/tls.crt"
   cp "$root/ca/ca.crt" "$root/$part/ca.crt"
   # Readable for the container's user, whoever that is: only the part's own container has the folder.
   chmod 644 "$root/$part/tls.key"

@@ -3,11 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from replay.server import serve
-
 from common.lifecycle import StopSignal
 from deploy.run_dir import RunDir
 from deploy.settings import Config
+from replay.server import serve
 
 
 def serve_replay(config: Config, run_dir: Path, stop: StopSignal) -> None:

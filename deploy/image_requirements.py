@@ -1,7 +1,7 @@
 """What the images need from pyproject.toml, for pip's command line; and a check of the CPU build of torch.
 
-requirements.py EXTRA...    the base dependencies and those of the extras, without torch
-requirements.py cpu-torch   fails if the installed torch is a CUDA build
+image_requirements.py EXTRA...    the base dependencies and those of the extras
+image_requirements.py cpu-torch   fails if the installed torch is a CUDA build
 """
 
 import importlib.util
@@ -20,12 +20,12 @@ def main(arguments: list[str]) -> None:
 
 
 def requirements(pyproject: Path, extras: list[str]) -> list[str]:
-    """Without torch, which is installed before: from an index of its own."""
+    """Base and extra dependencies; of a torch that is installed already, pip adds what that needs."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"]]
     for extra in extras:
         wanted += project["optional-dependencies"][extra]
-    return [requirement for requirement in wanted if re.match(r"torch\b", requirement) is None]
+    return wanted
 
 
 def check_cpu_torch() -> None:
