@@ -57,16 +57,23 @@ class Policy:
         Each agent takes, with probability epsilon, any of its available actions with equal chance, and
         else the available one of the highest Q-value. `last_actions_KN` is -1 where there is none.
         """
-        with torch.inference_mode():
-            obs = torch.tensor(frame.obs_KNO)  # copied: frames may be read-only
-            inputs = agent_inputs(self.spec, obs, torch.from_numpy(last_actions_KN))
-            hidden_KND = self._network.unroll(inputs[None], hidden_KND)[0]
-            q_KNA = self._network.q(hidden_KND).numpy()
+        q_KNA, hidden_KND = self.q_values(frame, last_actions_KN, hidden_KND)
         actions = greedy_actions(q_KNA, frame.avail_actions_KNA)
         if epsilon > 0:
             explore_KN = self._rng.random(actions.shape) < epsilon
             actions = np.where(explore_KN, random_actions(frame.avail_actions_KNA, self._rng), actions)
         return actions, hidden_KND
+
+    def q_values(
+        self, frame: Frame, last_actions_KN: IntArray, hidden_KND: Tensor
+    ) -> tuple[FloatArray, Tensor]:
+        """Q-values [K, N, A], those of unavailable actions included, and the next hidden states."""
+        with torch.inference_mode():
+            obs = torch.tensor(frame.obs_KNO)  # copied: frames may be read-only
+            inputs = agent_inputs(self.spec, obs, torch.from_numpy(last_actions_KN))
+            hidden_KND = self._network.unroll(inputs[None], hidden_KND)[0]
+            q_KNA: FloatArray = self._network.q(hidden_KND).numpy()
+        return q_KNA, hidden_KND
 
 
 def greedy_actions(q_KNA: FloatArray, avail_actions_KNA: BoolArray) -> IntArray:

@@ -15,6 +15,7 @@ from jaxmarl.environments.smax.heuristic_enemy_smax_env import HeuristicEnemySMA
 from jaxmarl.environments.smax.smax_env import Scenario, map_name_to_scenario
 
 from actor.environment import Frame, IntArray, SeedArray, StepResult
+from actor.scene import Scene
 from actor.smax import Sides
 from common.types import BoolArray, EnvSpec, FloatArray
 
@@ -125,6 +126,8 @@ class BattleRules:
 class SmaxEnvironment:
     """K battles of one map, stepped together. See actor.environment.Environment."""
 
+    action_names = ("north", "east", "south", "west", "stop")
+
     def __init__(
         self,
         *,
@@ -138,6 +141,7 @@ class SmaxEnvironment:
             map_name=map_name, sides=sides, episode_limit=episode_limit, state_last_action=state_last_action
         )
         self.copies = copies
+        self._smax = rules.smax
         self.seeds_K: SeedArray = np.zeros(copies, np.uint64)
         self._step = jax.jit(jax.vmap(rules.advance))
         self._reset = jax.jit(jax.vmap(lambda *row: _begin_where(rules, *row)))
@@ -175,6 +179,18 @@ class SmaxEnvironment:
             terminated_K=host.terminated,
             won_K=host.won,
             void_K=np.zeros(self.copies, np.bool_),  # a simulation does not fail
+        )
+
+    def scene(self, copy: int) -> Scene:
+        """The present moment of a copy."""
+        units = jax.tree.map(lambda leaf: np.asarray(leaf[copy]), self._battles.simulation.state)
+        smax = self._smax
+        full_health_U = np.asarray(smax.unit_type_health)[units.unit_types]
+        return Scene(
+            n_allies=smax.num_allies,
+            positions_U2=units.unit_positions,
+            health_U=np.where(units.unit_alive, units.unit_health / full_health_U, 0.0),
+            types_U=tuple(smax.unit_type_names[number] for number in units.unit_types),
         )
 
     def close(self) -> None:

@@ -18,11 +18,16 @@ from learner import checkpoint
 EXIT_STOPPED = 130
 
 
-def evaluate(path: Path, *, episodes: int, seed: int, stop: StopSignal) -> int:
-    """Plays, and prints the win rate with its 95 % interval. `path` is a checkpoint or a run directory."""
+def evaluate(path: Path, *, episodes: int, seed: int, stop: StopSignal, replays: Path | None = None) -> int:
+    """Plays, and prints the win rate with its 95 % interval. `path` is a checkpoint or a run directory.
+
+    `replays`: where StarCraft II is to save its own recordings.
+    """
     directory = checkpoint_at(path)
     spec, agent, weights = checkpoint.load_agent(directory)
-    env, settings = _as_in_run(directory, spec)
+    env, settings = as_in_run(directory, spec)
+    if replays is not None:
+        env = _with_replays(env, replays)
     print(f"{directory}: learner step {weights.version}, {spec.env} {spec.map}", flush=True)
     with _bar() as bar:
         task = bar.add_task("", total=episodes, rate="")
@@ -70,13 +75,21 @@ def describe(result: Evaluation) -> str:
     )
 
 
-def _as_in_run(directory: Path, spec: EnvSpec) -> tuple[EnvSettings, ActorSettings]:
+def as_in_run(directory: Path, spec: EnvSpec) -> tuple[EnvSettings, ActorSettings]:
     """The environment with the options of the run that the checkpoint lies in, if it lies in one."""
     files = RunDir(directory.resolve().parent.parent)
     if not files.config.is_file():
         return EnvSettings(name=spec.env, map=spec.map), ActorSettings()
     config = load_config(Sources(file=files.config))
     return config.env, config.actor
+
+
+def _with_replays(env: EnvSettings, folder: Path) -> EnvSettings:
+    if env.name != "smac":
+        raise BadInputError(
+            f"Only StarCraft II (smac) saves replays; of {env.name}, `vdfd watch` makes films."
+        )
+    return env.model_copy(update={"options": {**env.options, "replay_dir": str(folder)}})
 
 
 def _bar() -> Progress:

@@ -29,7 +29,13 @@ ONLY_IN = {
     "s2clientprotocol": {"actor/sc2_client.py"},
     "websocket": {"actor/sc2_client.py"},
     "typer": {"deploy/cli.py", "deploy/cli_options.py"},
-    "matplotlib": {"learner/win_rate_plot.py"},
+    "PIL": {"deploy/battle_film.py"},
+    "matplotlib": {
+        "learner/win_rate_plot.py",
+        "deploy/experiments/figures.py",
+        "deploy/experiments/health_page.py",
+    },
+    "scipy": {"deploy/experiments/statistics.py"},
     "prometheus_client": {"common/metrics.py"},
 }
 # Part -> packages that it must do without, wherever the import stands.
