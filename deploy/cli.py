@@ -253,6 +253,40 @@ def experiment(
     raise typer.Exit(run_experiment(file, directory, jobs=jobs, dry_run=dry_run))
 
 
+@app.command()
+def plot(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run directories, directories with some in them, or a curves.csv."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the files go; by default plots, of --health the run's own.")
+    ] = None,
+    presets: Annotated[
+        str, typer.Option(help="What is drawn, in this order, with commas between; by default all.")
+    ] = "",
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Takes runs that go on, too.")] = False,
+    health: Annotated[
+        bool, typer.Option("--health", help="Draws the world model's page of each run instead.")
+    ] = False,
+) -> None:
+    """Draws Test Win Rate against environment steps, a panel per map, and reckons tables with intervals.
+
+    Examples:
+
+      vdfd plot runs/smax --out docs/experiments --presets vdfd,qmix,vdn
+
+      vdfd plot --health runs/vdfd-smax-3m-seed1-20260101-120000
+    """
+    from deploy.experiments import plot as plotting
+
+    if health:
+        plotting.plot_health(runs, out)
+        return
+    names = [name.strip() for name in presets.split(",") if name.strip()]
+    plotting.plot_runs(runs, out or Path("plots"), algorithms=names, unfinished=unfinished)
+
+
 @app.command("config")
 @takes_configuration
 def show_config(

@@ -32,6 +32,7 @@ class RunDir:
         self.checkpoints = root / "checkpoints"
         self.redis = root / "redis"
         self.summary = root / "summary.json"
+        self.health = root / "world_model.png"
         self._elapsed = root / "elapsed.json"
 
     @classmethod

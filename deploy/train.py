@@ -75,8 +75,18 @@ def _train(config: Config, files: RunDir, address: str) -> int:
             raise FatalError(f"{error}\n{_how_to_resume(files)}", code=error.code) from error
         finally:
             view.close()
+        if last is not None:
+            _draw_world_model(config, files)
     print(_how_to_resume(files) if last is None else _result(last, files))
     return EXIT_STOPPED if last is None else 0
+
+
+def _draw_world_model(config: Config, files: RunDir) -> None:
+    """Beside win_rate.png, where a run has a world model."""
+    from deploy.experiments.health_page import draw_health
+
+    title = f"{config.run.preset} on {config.env.name} {config.env.map}, seed {config.run.seed}"
+    draw_health(files, files.health, title=title)
 
 
 def _check_game(config: Config) -> None:
