@@ -57,6 +57,17 @@ class StepResult:
     """The copy failed: its episode is to be dropped and the rest of its row means nothing."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvironmentStats:
+    """What became of the game's client processes; a simulator has none."""
+
+    launched: int = 0
+    failed: int = 0
+    """Those that crashed, hung, dropped the connection or answered errors, at the launch or later."""
+    recycled: int = 0
+    """Those that were replaced in good health."""
+
+
 class Environment(Protocol):
     """K copies of one game. Rows of a copy whose episode is over mean nothing until it is reset."""
 
@@ -83,6 +94,9 @@ class Environment(Protocol):
 
     def step(self, actions_KN: IntArray) -> StepResult:
         """Plays one available action of every agent in every copy."""
+
+    def stats(self) -> EnvironmentStats:
+        """Figures since the environment was made."""
 
     def close(self) -> None:
         """Ends the game and what belongs to it. May be called twice."""

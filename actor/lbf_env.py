@@ -9,7 +9,7 @@ Shapes: K copies, N agents, O obs, S state, A actions.
 import numpy as np
 from lbforaging.foraging.environment import Action, ForagingEnv
 
-from actor.environment import Frame, IntArray, SeedArray, StepResult
+from actor.environment import EnvironmentStats, Frame, IntArray, SeedArray, StepResult
 from actor.lbf import LbfTask
 from common.types import BoolArray, EnvSpec, FloatArray
 
@@ -77,6 +77,10 @@ class LbfEnvironment:
             won_K=cleared_K.copy(),
             void_K=np.zeros(self.copies, np.bool_),  # a simulation does not fail
         )
+
+    def stats(self) -> EnvironmentStats:
+        """There are no clients."""
+        return EnvironmentStats()
 
     def close(self) -> None:
         """Nothing is held but memory."""

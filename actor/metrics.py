@@ -17,6 +17,7 @@ WINS = counter("vdfd_actor_wins_total", "Episodes won.")
 FAILURES = counter(
     "vdfd_actor_environment_failures_total", "Episodes dropped because the environment's client failed."
 )
+CLIENTS = counter("vdfd_actor_game_clients_total", "Game clients launched, failed and recycled.", "event")
 RETURN = gauge("vdfd_actor_return", "Mean return of the last 64 episodes.")
 EPSILON = gauge("vdfd_actor_epsilon_ratio", "Share of random actions.")
 ENVIRONMENT_TIME = counter(
@@ -52,6 +53,9 @@ def actor_figures(
     yield EPISODES(play.episodes)
     yield WINS(play.wins)
     yield FAILURES(rollout.voided)
+    yield CLIENTS(rollout.environment.launched, "launched")
+    yield CLIENTS(rollout.environment.failed, "failed")
+    yield CLIENTS(rollout.environment.recycled, "recycled")
     yield RETURN(play.recent_return)
     yield EPSILON(play.epsilon)
     yield ENVIRONMENT_TIME(rollout.environment_s)

@@ -4,11 +4,11 @@ Shapes: K copies, T steps, N agents, O obs, S state, A actions, D hidden.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from actor.environment import Environment, Frame, IntArray, StepResult, episode_seed
+from actor.environment import Environment, EnvironmentStats, Frame, IntArray, StepResult, episode_seed
 from actor.policy import Policy
 from common.types import Episode, EpisodeMeta
 
@@ -34,6 +34,7 @@ class RolloutStats:
     """Time spent in choosing actions."""
     environment_s: float
     """Time spent in environments, beginning of episodes included."""
+    environment: EnvironmentStats = field(default_factory=EnvironmentStats)
 
 
 class Rollout:
@@ -100,6 +101,7 @@ class Rollout:
             voided=self._voided,
             policy_s=self._policy_s,
             environment_s=self._environment_s,
+            environment=self._environment.stats(),
         )
 
     def _begin(self) -> Frame:

@@ -8,7 +8,6 @@ Shapes: K copies (always 1), N agents, O obs, S state, A actions.
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +16,7 @@ from smac.env import StarCraft2Env
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from actor.environment import Frame, IntArray, SeedArray, StepResult
+from actor.environment import EnvironmentStats, Frame, IntArray, SeedArray, StepResult
 from actor.sc2_client import CLIENT_FAILURES, ClientLimits, Controller, guarding
 from actor.smac import SmacOptions
 from common.errors import FatalError
@@ -33,17 +32,6 @@ LONGEST_PAUSE_S = 5.0
 
 class GameFailedError(Exception):
     """The client failed in the midst of play; its cause says how."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SmacStats:
-    """What became of the clients of one environment."""
-
-    launched: int
-    failed: int
-    """Those that crashed, hung, dropped the connection or answered errors, at the launch or later."""
-    recycled: int
-    """Those that were replaced in good health."""
 
 
 class Battlefield(StarCraft2Env):  # type: ignore[misc]
@@ -181,9 +169,9 @@ class SmacEnvironment:
             won=info["battle_won"],
         )
 
-    def stats(self) -> SmacStats:
+    def stats(self) -> EnvironmentStats:
         """Figures since the environment was made."""
-        return SmacStats(
+        return EnvironmentStats(
             launched=self._counts["launched"],
             failed=self._counts["failed"],
             recycled=self._counts["recycled"],

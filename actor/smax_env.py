@@ -14,7 +14,7 @@ import numpy as np
 from jaxmarl.environments.smax.heuristic_enemy_smax_env import HeuristicEnemySMAX
 from jaxmarl.environments.smax.smax_env import Scenario, map_name_to_scenario
 
-from actor.environment import Frame, IntArray, SeedArray, StepResult
+from actor.environment import EnvironmentStats, Frame, IntArray, SeedArray, StepResult
 from actor.scene import Scene
 from actor.smax import Sides
 from common.types import BoolArray, EnvSpec, FloatArray
@@ -192,6 +192,10 @@ class SmaxEnvironment:
             health_U=np.where(units.unit_alive, units.unit_health / full_health_U, 0.0),
             types_U=tuple(smax.unit_type_names[number] for number in units.unit_types),
         )
+
+    def stats(self) -> EnvironmentStats:
+        """There are no clients."""
+        return EnvironmentStats()
 
     def close(self) -> None:
         """Nothing is held but memory."""

@@ -16,12 +16,13 @@ import pytest
 from smac.env import StarCraft2Env
 from smac.env.starcraft2.maps import smac_maps
 
+from actor.environment import EnvironmentStats
 from actor.policy import random_actions
 from actor.registry import make_environment
 from actor.sc2_folder import PREFIX
 from actor.settings import EnvSettings
 from actor.smac import MAPS
-from actor.smac_env import NO_OP, SmacStats
+from actor.smac_env import NO_OP
 from common.errors import FatalError
 
 ALL = np.ones(1, bool)
@@ -134,7 +135,7 @@ def test_focus_fire_wins_every_battle_with_the_full_return(open_smac):
         results = play_episode(environment, focus_fire, seed=number)
         assert results[-1].won_K[0] and results[-1].terminated_K[0]
         assert sum(result.reward_K[0] for result in results) == pytest.approx(20.0, abs=1e-4)
-    assert environment.stats() == SmacStats(launched=1, failed=0, recycled=0)
+    assert environment.stats() == EnvironmentStats(launched=1, failed=0, recycled=0)
 
 
 def test_the_time_limit_ends_an_episode_without_terminating_it(open_smac):
@@ -191,7 +192,7 @@ def test_a_failure_voids_its_episode_and_play_goes_on(open_smac, game, monkeypat
     assert sum(result.reward_K[0] for result in again) == pytest.approx(20.0, abs=1e-4), (
         "the scale has changed"
     )
-    assert environment.stats() == SmacStats(launched=2, failed=1, recycled=0)
+    assert environment.stats() == EnvironmentStats(launched=2, failed=1, recycled=0)
 
 
 def test_a_failure_between_two_episodes_costs_none(open_smac, monkeypatch):
@@ -202,7 +203,7 @@ def test_a_failure_between_two_episodes_costs_none(open_smac, monkeypatch):
         client.kill()
     again = play_episode(environment, focus_fire, seed=2)
     assert again[-1].won_K[0] and environment.seeds_K == [2]
-    assert environment.stats() == SmacStats(launched=2, failed=1, recycled=0)
+    assert environment.stats() == EnvironmentStats(launched=2, failed=1, recycled=0)
 
 
 def test_units_that_appear_late_do_not_change_the_reward(open_smac, monkeypatch):
@@ -218,7 +219,7 @@ def test_clients_are_recycled(open_smac):
     environment = open_smac(recycle_episodes=2)
     for number in range(5):
         play_episode(environment, focus_fire, seed=number)
-    assert environment.stats() == SmacStats(launched=3, failed=0, recycled=2)
+    assert environment.stats() == EnvironmentStats(launched=3, failed=0, recycled=2)
     assert len(clients()) == 2  # one guard, one client
 
 
@@ -230,7 +231,7 @@ def test_a_slow_start_is_waited_for_and_a_too_slow_one_is_replaced(open_smac, ga
     environment = open_smac(launch_timeout_s=0.3, launch_attempts=2)
     with pytest.raises(FatalError, match="could not be launched 2 times in a row"):
         environment.reset(ALL, seeds(1))
-    assert environment.stats() == SmacStats(launched=2, failed=2, recycled=0)
+    assert environment.stats() == EnvironmentStats(launched=2, failed=2, recycled=0)
     assert clients() == [] and left_behind(game) == []
 
 

@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from actor.environment import EnvironmentKind, Frame, StepResult
+from actor.environment import EnvironmentKind, EnvironmentStats, Frame, StepResult
 from common.settings import Settings
 from common.types import EnvSpec
 
@@ -86,6 +86,9 @@ class ToyEnvironment:
             won_K=terminated & (luck[:, 1] < 0.5),
             void_K=self._fails & (self._time == 2),
         )
+
+    def stats(self):
+        return EnvironmentStats()
 
     def close(self):
         self.closed = True
