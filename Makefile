@@ -35,6 +35,14 @@ run: install  ## Trains VDFD on SMAX 3m with a local cluster; MAP, ALGO, ACTORS,
 test: install lint types protos-check  ## Checks everything: style, types, generated code, tests.
 	$(VENV_PYTHON) -m pytest
 
+# Checkouts of EPyMARL and PyMARL2 to run beside ours: make bench EPYMARL=... PYMARL2=...
+EPYMARL ?=
+PYMARL2 ?=
+
+.PHONY: bench
+bench: install  ## Times learner steps against a padded reference, and EPYMARL=DIR and PYMARL2=DIR where given.
+	$(VENV_PYTHON) -m tests.bench.learners $(if $(EPYMARL),--epymarl $(EPYMARL)) $(if $(PYMARL2),--pymarl2 $(PYMARL2))
+
 .PHONY: lint
 lint: install  ## Checks style.
 	$(VENV)/bin/ruff check .
