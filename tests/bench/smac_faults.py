@@ -1,10 +1,11 @@
 """Actors on the game's stand-in whose clients crash, hang, drop the connection and answer errors at random.
 
-    python -m tests.bench.smac_faults --actors 4 --seconds 120 --fault-rate 0.002 --rounds 2
+    python -m tests.bench.smac_faults --actors 4 --seconds 600 --fault-rate 0.001
 
-Rounds with and without faults alternate. Every stored episode is compared with what its own frames say: who
-is alive at its end, and what damage and kills are worth on SMAC's scale. At the end of a round the actors
-are killed with kill -9 in the midst of play, and whatever still runs or lies about is counted.
+As many actors without faults play beside them, so that both have the same share of the machine. Every stored
+episode is compared with what its own frames say: who is alive at its end, and what damage and kills are worth
+on SMAC's scale. At the end the actors are killed with kill -9 in the midst of play, and whatever still runs
+or lies about is counted.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 import replay.server
@@ -32,37 +32,38 @@ MARINES, HEALTH = 3, 45.0
 WIN, KILL, SCALE = 200.0, 10.0, 20.0
 FULL = MARINES * (HEALTH + KILL) + WIN
 MAP = "3m"
+CALM, FAULTY = "calm", "faulty"
 FAILED = re.compile(r"client failed and is replaced: (.*)")
 
 
 def main():
-    options = parse()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--actors", type=int, default=4, help="of each of the two groups")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--fault-rate", type=float, default=0.001, help="chance per step of a client")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         game = sc2_standin.install(Path(folder, "game"))
-        rates = {True: [], False: []}
-        for number in range(options.rounds):
-            for with_faults in (False, True):
-                temporary = Path(folder, f"tmp-{number}-{with_faults}")
-                temporary.mkdir()
-                rates[with_faults].append(play(options, game, temporary, with_faults=with_faults))
-    without, with_faults = (float(np.mean(rates[key])) for key in (False, True))
-    print(f"throughput with faults / without: {with_faults / without:.3f}")
+        temporary = Path(folder, "temporary")
+        temporary.mkdir()
+        episodes, blobs, spec = play(options, game, temporary)
+        logs = "".join(log.read_text() for log in temporary.glob(f"{FAULTY}-*.log"))
+        failures = [found.split(": ", 1)[-1] for found in FAILED.findall(logs)]
+        others = sum("replaced" in log.read_text() for log in temporary.glob(f"{CALM}-*.log"))
+        bad = [complaint for blob in blobs if (complaint := check(blob, spec))]
+        print(
+            f"episodes: {episodes}; throughput with faults / without: {episodes[FAULTY] / episodes[CALM]:.3f}"
+        )
+        print(
+            f"failed clients: {len(failures)}, { ({what: failures.count(what) for what in set(failures)}) }"
+        )
+        print(f"calm actors with a failed client: {others}")
+        print(f"stored episodes checked: {len(blobs)}, bad: {len(bad)} {bad[:3]}")
+        print(f"left behind after kill -9 of all actors: {left_behind(game, temporary)}")
 
 
-def parse():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--actors", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--fault-rate", type=float, default=0.002, help="chance per step of a client")
-    parser.add_argument("--rounds", type=int, default=1)
-    return parser.parse_args()
-
-
-def play(options, game, temporary, *, with_faults):
-    """One round; returns episodes per second."""
-    environment = {**os.environ, "SC2PATH": str(game), "TMPDIR": str(temporary)}
-    if with_faults:
-        environment["SC2_STANDIN_RANDOM_FAULTS"] = str(options.fault_rate)
+def play(options, game, temporary):
+    """Stored episodes of each group in the time measured, all stored episodes, and their sizes."""
     storages = []
 
     class Kept(MemoryStorage):
@@ -71,29 +72,33 @@ def play(options, game, temporary, *, with_faults):
             storages.append(self)
 
     replay.server.MemoryStorage = Kept
+    environment = {**os.environ, "SC2PATH": str(game), "TMPDIR": str(temporary)}
+    faulty = {**environment, "SC2_STANDIN_RANDOM_FAULTS": str(options.fault_rate)}
     with replay_service(window_episodes=10**6, window_bytes=2**33) as service:
-        logs = [temporary / f"actor-{number}.log" for number in range(options.actors)]
-        actors = [start_actor(service.settings.address, log, environment) for log in logs]
-        service.until(lambda status: len(status.actors) == options.actors)
-        before, began = service.status().counters.episodes, time.monotonic()
+        actors = [
+            start_actor(service.settings.address, temporary / f"{group}-{number}.log", variables)
+            for number in range(options.actors)
+            for group, variables in ((CALM, environment), (FAULTY, faulty))
+        ]
+        service.until(lambda status: len(status.actors) == len(actors))
+        before = episodes_by_group(service)
         time.sleep(options.seconds)
-        status, seconds = service.status(), time.monotonic() - began
+        after, status = episodes_by_group(service), service.status()
         ended = [actor.poll() for actor in actors]
         for actor in actors:
             actor.kill()
             actor.wait()
         blobs = list(storages[0]._blobs.values())
-    assert ended == [None] * options.actors, f"actors ended by themselves: {ended}"
-    rate = (status.counters.episodes - before) / seconds
-    failures = [found for log in logs for found in FAILED.findall(log.read_text())]
-    bad = [complaint for blob in blobs if (complaint := check(blob, spec_from_proto(status.spec)))]
-    print(
-        f"faults {'on ' if with_faults else 'off'}: {len(blobs)} episodes, {rate:.2f} episodes/s, "
-        f"{len(failures)} clients failed {kinds(failures)}, rejected {status.rejected}, "
-        f"bad episodes {len(bad)} {bad[:3]}, left behind: {left_behind(game, temporary)}",
-        flush=True,
-    )
-    return rate
+    assert ended == [None] * len(actors), f"actors ended by themselves: {ended}"
+    assert status.rejected == 0
+    return {group: after[group] - before[group] for group in before}, blobs, spec_from_proto(status.spec)
+
+
+def episodes_by_group(service):
+    counts = {CALM: 0, FAULTY: 0}
+    for actor in service.status().actors:
+        counts[actor.actor.split("-")[0]] += actor.episodes
+    return counts
 
 
 def start_actor(address, log, environment):
@@ -123,11 +128,6 @@ def check(blob, spec):
     if abs(meta.episode_return - worth / FULL * SCALE) > 1e-2:
         return f"return {meta.episode_return:.3f} instead of {worth / FULL * SCALE:.3f}"
     return None
-
-
-def kinds(failures):
-    names = [failure.split(":")[0] + ":" + failure.split(":")[-1] for failure in failures]
-    return {name: names.count(name) for name in sorted(set(names))}
 
 
 def left_behind(game, temporary):
