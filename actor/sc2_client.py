@@ -94,6 +94,7 @@ class Controller(remote_controller.RemoteController):  # type: ignore[misc]
             raise protocol.ProtocolError(str(error)) from error
 
     def _connect(self, host: str, port: int, proc: "GuardedClient", timeout_seconds: float) -> DeadlineSocket:
+        deadline = time.monotonic() + timeout_seconds
         # Nothing tells when the client begins to listen; pysc2 itself looks once in a second.
         retry = Retrying(
             retry=retry_if_exception_type((OSError, websocket.WebSocketException)),
@@ -105,8 +106,8 @@ class Controller(remote_controller.RemoteController):  # type: ignore[misc]
         socket: DeadlineSocket = retry(
             websocket.create_connection, url, timeout=timeout_seconds, class_=DeadlineSocket
         )
+        socket.deadline = deadline
         self._socket = socket
-        self.allow(timeout_seconds)
         return socket
 
 

@@ -77,6 +77,7 @@ class Battlefield(StarCraft2Env):  # type: ignore[misc]
 
     def replay(self) -> bytes:
         """The client's replay file so far."""
+        self._client.allow(self._limits.answer_s)
         data: bytes = self._client.save_replay()
         return data
 

@@ -43,7 +43,7 @@ def open_smac():
     opened = []
 
     def open_one(map_name="3m", **options):
-        settings = EnvSettings(name="smac", map=map_name, options={"answer_timeout_s": 1.0, **options})
+        settings = EnvSettings(name="smac", map=map_name, options=options)
         opened.append(make_environment(settings, copies=16, threads=1))
         return opened[-1]
 
@@ -176,7 +176,7 @@ def test_the_seed_of_the_launch_decides_the_episodes(open_smac):
 def test_a_failure_voids_its_episode_and_play_goes_on(open_smac, game, monkeypatch, fault, episode):
     steps = {0: 3, 1: 30}[episode]  # in the midst of the first or of the second episode
     monkeypatch.setenv("SC2_STANDIN_FAULT", fault.replace("@3", f"@{steps}"))
-    environment = open_smac()
+    environment = open_smac(answer_timeout_s=3.0)
     for number in range(episode + 1):
         frame_before = environment.reset(ALL, seeds(number))
         monkeypatch.delenv("SC2_STANDIN_FAULT", raising=False)
