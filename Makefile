@@ -149,12 +149,12 @@ dashboards: install  ## Writes Grafana's dashboards from deploy/grafana/panels.y
 
 .PHONY: queries-check
 queries-check:  ## Asks the running Prometheus for everything that dashboards and alerts ask for.
-	@$(COMPOSE) run --rm --no-deps --no-TTY --volume ./deploy:/deploy:ro --entrypoint python \
+	@$(COMPOSE) run --rm --no-deps --no-TTY --volume "$(CURDIR)/deploy:/deploy:ro" --entrypoint python \
 	    replay /deploy/check_queries.py http://prometheus:9090 /deploy
 
 .PHONY: alerts-check
 alerts-check:  ## Tests the alerts with promtool, in Prometheus's image.
-	@$(COMPOSE) run --rm --no-deps --no-TTY --volume ./deploy/prometheus:/rules:ro --workdir /rules \
+	@$(COMPOSE) run --rm --no-deps --no-TTY --volume "$(CURDIR)/deploy/prometheus:/rules:ro" --workdir /rules \
 	    --entrypoint promtool prometheus test rules alerts_test.yml
 
 .PHONY: clean
