@@ -20,6 +20,7 @@ from collections.abc import Callable
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
+_WAITS = {signal.SIGTERM}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,6 +28,8 @@ def main() -> int:
     """Returns the client's exit code, 128 + N if signal N ended it."""
     folder, *command = sys.argv[1:]
     guard = os.getpid()
+    # A SIGTERM that comes before there is somebody to pass it on to waits until there is.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITS)
     # Between fork and exec is where the kernel must be asked; nothing else runs in this process yet.
     game = subprocess.Popen(
         command,
@@ -40,6 +43,7 @@ def main() -> int:
             os.killpg(game.pid, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITS)
     threading.Thread(target=_call_at_end_of_input, args=(end,), daemon=True).start()
     # The client is not reaped yet when its group is killed, so its number cannot be another's.
     os.waitid(os.P_PID, game.pid, os.WEXITED | os.WNOWAIT)
@@ -57,6 +61,7 @@ def _call_at_end_of_input(end: Callable[[], None]) -> None:
 
 def _die_with(guard: int) -> None:
     """In the client, before it becomes the game: the kernel kills it when this process ends."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITS)
     if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != guard:  # it ended before the kernel was asked
