@@ -17,8 +17,6 @@ from deploy.formatting import duration
 from deploy.run_dir import locked_directory
 from deploy.train import EXIT_STOPPED
 
-LOG_INTERVAL_S = 60.0
-
 
 def run_experiment(file: Path, root: Path | None, *, jobs: int | None, dry_run: bool) -> int:
     """Trains what is not trained yet. Exit code: 0, 1 if a run failed, 130 after Ctrl-C."""
@@ -32,8 +30,11 @@ def run_experiment(file: Path, root: Path | None, *, jobs: int | None, dry_run: 
     root.mkdir(parents=True, exist_ok=True)
     with locked_directory(root, "vdfd experiment"):
         (root / "experiment.yaml").write_bytes(file.read_bytes())
-        view = open_view(log_interval_s=LOG_INTERVAL_S)
-        runner = Runner(runs, root / "logs", view, jobs=jobs or settings.jobs)
+        intervals = runs[0].config.supervisor
+        view = open_view(log_interval_s=intervals.log_interval_s)
+        runner = Runner(
+            runs, root / "logs", view, jobs=jobs or settings.jobs, interval_s=intervals.status_interval_s
+        )
         try:
             asyncio.run(runner.run())
         finally:

@@ -44,8 +44,8 @@ def collect(paths: Sequence[Path], *, unfinished: bool) -> tuple[list[RunResult]
     """The runs under `paths`, and what was left out.
 
     A path is a run directory, a directory with some in it, or a CSV file. A run that has not ended is left
-    out unless `unfinished`; one without any evaluation always is. Raises BadInputError if a path holds no run
-    at all, or if two runs are of the same name and seed.
+    out unless `unfinished`; one without any evaluation always is. Raises BadInputError if a path holds no
+    run at all, or if two runs are of the same name and seed.
     """
     results: list[RunResult] = []
     left_out: list[str] = []

@@ -23,7 +23,6 @@ from deploy.experiments.view import View
 from deploy.formatting import duration
 from deploy.supervisor import child_environment, describe_exit, log_tail
 
-_INTERVAL_S = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Every process of a run has the threads that its settings give it; libraries would take all cores for each.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -32,7 +31,9 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 class Runner:
     """One start of an experiment, to its end or to the next stop."""
 
-    def __init__(self, runs: Sequence[PlannedRun], logs: Path, view: View, *, jobs: int) -> None:
+    def __init__(
+        self, runs: Sequence[PlannedRun], logs: Path, view: View, *, jobs: int, interval_s: float
+    ) -> None:
         self.failed: dict[str, str] = {}
         """Runs that could not be trained to their end, with the reason."""
         self.stopped = False
@@ -40,6 +41,7 @@ class Runner:
         self._logs = logs
         self._view = view
         self._jobs = jobs
+        self._interval_s = interval_s
         self._waiting = deque(run for run in runs if run.progress() is not Progress.DONE)
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._watch = ProgressWatch(runs)
@@ -55,7 +57,7 @@ class Runner:
         try:
             while not all(worker.done() for worker in workers):
                 self._view.show(self.status())
-                await asyncio.wait(workers, timeout=_INTERVAL_S)
+                await asyncio.wait(workers, timeout=self._interval_s)
             for worker in workers:
                 worker.result()
         finally:

@@ -14,7 +14,17 @@ from deploy import cli
 from deploy.config import Sources, load_config, save_config
 from deploy.preset import preset_names
 
-COMMANDS = ("train", "replay", "learner", "actor", "evaluator", "evaluate", "config")
+COMMANDS = (
+    "train",
+    "replay",
+    "learner",
+    "actor",
+    "evaluator",
+    "evaluate",
+    "experiment",
+    "plot",
+    "config",
+)
 
 
 @pytest.fixture(autouse=True)
