@@ -27,6 +27,7 @@ from tenacity.stop import stop_after_delay, stop_base
 from actor import sc2_guard
 from actor.sc2_folder import ClientFolder
 from actor.sc2_port import PortReservation
+from common.errors import FatalError
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # pysc2 tells of every launch and end
 
@@ -60,7 +61,7 @@ class ClientLimits:
 
 
 class DeadlineSocket(websocket.WebSocket):  # type: ignore[misc]
-    """A websocket whose answers must be there by a common deadline, so that slow drops do not add up."""
+    """A websocket whose answers must be there by a common deadline, so that slow ones do not add up."""
 
     deadline = 0.0
     """On the monotonic clock."""
@@ -124,16 +125,20 @@ class _ClientGone(stop_base):
 class GuardedClient(sc_process.StarcraftProcess):  # type: ignore[misc]
     """A client process with its own folder and port. Both are free again after close()."""
 
-    _proc: "subprocess.Popen[bytes] | None"
+    _proc: "subprocess.Popen[bytes] | None" = None
 
     def __init__(self, run_config: "GuardedLinux", exec_path: str, limits: ClientLimits) -> None:
-        self._port_reservation = PortReservation()
-        self._folder = ClientFolder()
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115  read after the folder is gone
-        run_config.tmp_dir = str(self._folder.path)
-        super().__init__(
-            run_config, exec_path, run_config.version, port=self._port_reservation.port, connect=False
-        )
+        self._resources = contextlib.ExitStack()  # close() may be called before all of them are there
+        with contextlib.ExitStack() as stack:
+            reservation = PortReservation()
+            stack.callback(reservation.close)
+            self._folder = ClientFolder()
+            stack.callback(self._folder.remove)
+            # Not in the folder: it is read when the guard has removed that.
+            self._output = stack.enter_context(tempfile.TemporaryFile())
+            run_config.tmp_dir = str(self._folder.path)
+            super().__init__(run_config, exec_path, run_config.version, port=reservation.port, connect=False)
+            self._resources = stack.pop_all()
         try:
             self._controller = Controller(self.host, self.port, self, limits.launch_s)
         except (*CLIENT_FAILURES, RuntimeError) as error:
@@ -147,9 +152,7 @@ class GuardedClient(sc_process.StarcraftProcess):  # type: ignore[misc]
         try:
             super().close()
         finally:
-            self._output.close()
-            self._folder.remove()
-            self._port_reservation.close()
+            self._resources.close()
 
     def _launch(self, run_config: "GuardedLinux", args: list[str], **_: object) -> "subprocess.Popen[bytes]":
         guard = (sys.executable, "-I", "-S", sc2_guard.__file__, str(self._folder.path))
@@ -195,6 +198,14 @@ class GuardedLinux(platforms.Linux):  # type: ignore[misc]
         base = f"Base{self.version.build_version:05d}"
         path = Path(self.data_dir, "Versions", base, self._exec_name)
         return GuardedClient(self, str(path), self.limits or ClientLimits())
+
+
+def check_version(version: str | None) -> None:
+    """Raises FatalError if this version of the game is not installed."""
+    try:
+        GuardedLinux(version=version)
+    except (ValueError, sc_process.SC2LaunchError) as error:
+        raise FatalError(f"StarCraft II {version or ''} cannot be used: {error}") from error
 
 
 @contextlib.contextmanager

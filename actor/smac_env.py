@@ -17,7 +17,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tenacity.wait import wait_random_exponential
 
 from actor.environment import EnvironmentStats, Frame, IntArray, SeedArray, StepResult
-from actor.sc2_client import CLIENT_FAILURES, ClientLimits, Controller, guarding
+from actor.sc2_client import CLIENT_FAILURES, ClientLimits, Controller, check_version, guarding
 from actor.smac import SmacOptions
 from common.errors import FatalError
 from common.types import BoolArray, EnvSpec
@@ -108,6 +108,7 @@ class SmacEnvironment:
     copies = 1
 
     def __init__(self, *, map_name: str, options: SmacOptions) -> None:
+        check_version(options.game_version)
         self._map, self._options = map_name, options
         self.seeds_K: SeedArray = np.zeros(1, np.uint64)
         sizes = self._new_battlefield().get_env_info()
@@ -156,11 +157,12 @@ class SmacEnvironment:
             raise ValueError("step() without reset()")
         try:
             reward, over, info = field.play(actions_KN[0].tolist())
-            if over and self._options.replay_dir is not None:
-                self._save_replay(field, Path(self._options.replay_dir))
+            replay = field.replay() if over and self._options.replay_dir is not None else None
         except (GameFailedError, *CLIENT_FAILURES) as error:
             self._give_up_client(error)
             return self._result(void=True)
+        if replay is not None:
+            self._save(replay)
         self._playing = not over
         self._frame = _frame_of(field)
         return self._result(
@@ -233,11 +235,14 @@ class SmacEnvironment:
         if field is not None:
             field.close()
 
-    def _save_replay(self, field: Battlefield, folder: Path) -> None:
+    def _save(self, replay: bytes) -> None:
         """The file of a client grows with its episodes: each time it is written anew."""
-        data = field.replay()
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self._map}-seed{self.seeds_K[0]}.SC2Replay").write_bytes(data)
+        file = Path(self._options.replay_dir or "", f"{self._map}-seed{self.seeds_K[0]}.SC2Replay")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(replay)
+        except OSError as error:
+            raise FatalError(f"The replay {file} cannot be written: {error.strerror}.") from error
 
     def _result(
         self,

@@ -247,6 +247,19 @@ def test_a_game_that_does_not_start_is_told_with_its_own_words(open_smac, game, 
         open_smac(launch_attempts=1).reset(ALL, seeds(1))
 
 
+def test_a_version_that_is_not_installed_is_told_before_anything_starts(open_smac):
+    with pytest.raises(FatalError, match=r"II 4.6.2 cannot be used: .*Known versions"):
+        open_smac(game_version="4.6.2")
+    assert open_smac(game_version="4.10.0").reset(ALL, seeds(1)).avail_actions_KNA.any()
+
+
+def test_a_replay_that_cannot_be_written_ends_the_process(open_smac, tmp_path):
+    (tmp_path / "file").touch()
+    environment = open_smac(replay_dir=str(tmp_path / "file"))
+    with pytest.raises(FatalError, match=r"file/3m-seed1.SC2Replay cannot be written"):
+        play_episode(environment, focus_fire)
+
+
 def test_replays_are_saved(open_smac, tmp_path):
     environment = open_smac(replay_dir=str(tmp_path / "replays"), recycle_episodes=1)
     for number in range(2):
