@@ -531,7 +531,7 @@ def serve(host, port):
         except ConnectionClosed:
             pass
 
-    with ws_serve(client, host, port, max_size=None, compression=None) as s:
+    with ws_serve(client, host, port, max_size=None, compression=None, ping_interval=None) as s:
         print(f"SC2 stand-in (not StarCraft II) on {host}:{port}", file=sys.stderr)
         s.serve_forever()
 
