@@ -35,7 +35,7 @@ class ActorSettings(Settings):
     threads: PositiveInt = 1
     """CPU threads of the policy and of the simulator, each."""
     exploration: ExplorationSettings = ExplorationSettings()
-    queue_episodes: PositiveInt = 64
+    queue_episodes: PositiveInt = 8
     """Finished episodes that wait for their acknowledgement; play pauses when they are so many."""
     queue_bytes: PositiveInt = 64 * 1024 * 1024
     """The same in bytes."""

@@ -33,7 +33,7 @@ class ReplaySettings(Settings):
     """Memory in which the service keeps episodes so that samples need no storage access."""
     samples_per_insert: PositiveFloat = 32.0
     """Episodes handed out in batches per episode stored: with batches of 32, one learner step each."""
-    insert_lead_episodes: Annotated[int, Field(ge=0)] = 64
+    insert_lead_episodes: Annotated[int, Field(ge=0)] = 32
     """How many episodes actors may be ahead of the learner before inserts wait. 0: lockstep."""
     evaluation_interval: PositiveInt = 10_000
     """Environment steps between evaluations."""
