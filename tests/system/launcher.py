@@ -14,6 +14,7 @@ TINY = (
     "env.options.episode_limit=12",
     "learner.batch_size=4",
     "learner.checkpoint_every_steps=20",
+    "learner.health_every_steps=50",
     "learner.log_every_steps=10",
     "learner.mixer.embed_size=4",
     "learner.mixer.hypernet_size=4",

@@ -48,8 +48,10 @@ def test_a_run_reaches_its_end_although_every_part_is_killed(tmp_path):
     assert summary["samples_per_insert"] == pytest.approx(4, rel=0.05)
     assert summary["learner_steps"] == pytest.approx(summary["episodes"], rel=0.05)
     assert [point["env_steps"] for point in summary["evaluations"]] == list(range(500, steps + 1, 500))
-    for file in ("config.yaml", "win_rate.png", "logs/learner.log", "logs/actor-0.log", "logs/cluster.log"):
+    for file in ("config.yaml", "win_rate.png", "world_model.png"):
         assert (run_dir / file).stat().st_size > 0, file
+    for log in ("learner", "actor-0", "cluster"):
+        assert (run_dir / "logs" / f"{log}.log").stat().st_size > 0, log
     assert list((run_dir / "tensorboard").iterdir())
     assert list((run_dir / "checkpoints").glob("step_*/DONE"))
     assert max(record["env_steps"] for record in metrics(run_dir)) >= steps
