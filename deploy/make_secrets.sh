@@ -55,8 +55,10 @@ cp "$root/observer/token" "$root/replay/token"  # for its own health check
 
 password=$(openssl rand -hex 32)
 printf '%s' "$password" > "$root/replay/redis_password"
-printf 'user default off\nuser vdfd on #%s ~* &* +@all -@admin -@dangerous +info\n' "$(hash "$password")" \
-    > "$root/redis/users.acl"
+# Nobody can log in as default, but Redis itself replays its append-only file as that user: without permissions
+# every transaction in it would be refused, and lost, when Redis starts.
+{ echo 'user default off resetpass ~* &* +@all'
+  printf 'user vdfd on #%s ~* &* +@all -@admin -@dangerous +info\n' "$(hash "$password")"; } > "$root/redis/users.acl"
 
 mkdir -p "$root/grafana"
 openssl rand -base64 18 | tr -d '\n' > "$root/grafana/admin_password"

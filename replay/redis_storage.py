@@ -196,7 +196,7 @@ class RedisStorage:
             ("HGET", key("run"), "total_env_steps"),
             ("ZCARD", key("due")),
         )
-        if total is None:
+        if total is None or None in state:
             raise self._link.lost_run()
         return dict(zip(STATE_FIELDS, state, strict=True)), int(total), pending
 
