@@ -22,7 +22,7 @@ def outcomes(response):
 
 
 async def test_groups_are_answered_in_their_order(replay):
-    async with replay(samples_per_insert=100) as client:
+    async with replay(samples_per_insert=100, insert_lead_episodes=100) as client:
         await client.register()
         stream = client.inserting()
         for first in range(1, 60, 3):
