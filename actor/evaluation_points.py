@@ -46,7 +46,7 @@ class EvaluationPoints:
         self._settings = settings
         self._name = name
         self._closing = threading.Event()
-        self._retry = retrying(self._closing, "asking for evaluations")
+        self._retry = retrying(self._closing, "asking for evaluations", settings)
         self._claimed = self._reported = self._episodes = 0
         self._waited_s = 0.0
         stop.call_when_set(self._closing.set)

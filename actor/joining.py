@@ -10,6 +10,7 @@ from tenacity.stop import stop_when_event_set
 from common import rpc
 from common.codec import counters_from_proto, spec_to_proto
 from common.errors import FatalError
+from common.handshake import check_certificates
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
 from common.types import Counters, EnvSpec
@@ -22,7 +23,8 @@ LONGEST_PAUSE_S = 1.0
 def join_run(channel: grpc.Channel, spec: EnvSpec, settings: RpcSettings, *, stop: StopSignal) -> Counters:
     """Registers `spec` as soon as the service is up; returns the run's counters, zeros if asked to stop.
 
-    FatalError: it does not come up within `connect_timeout_s`, or the run plays something else.
+    FatalError: it does not come up within `connect_timeout_s`, it and this process do not accept each other's
+    certificates, or the run plays something else.
     """
     stub = ReplayStub(channel)
     closing = threading.Event()
@@ -32,6 +34,7 @@ def join_run(channel: grpc.Channel, spec: EnvSpec, settings: RpcSettings, *, sto
         wait=wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE_S),
         stop=stop_any(stop_after_delay(settings.connect_timeout_s), stop_when_event_set(closing)),
         sleep=sleep_using_event(closing),
+        before_sleep=lambda _state: check_certificates(settings),
         reraise=True,
     )
     timeout_s = min(settings.unary_timeout_s, settings.connect_timeout_s)

@@ -80,6 +80,7 @@ def run_actor(
         log.info("%s plays %s %s in %d copies", name, env.name, env.map, environment.copies)
         _play(rollout, policy, link, settings, play_log, batch_size=batch_size)
         link.drain()
+        log.info("%s ends: session %s, %d episodes stored", name, session, writer.stats().stored)
 
 
 class _Link:

@@ -155,7 +155,7 @@ class ReplayWriter:
             thread.check()
 
     def _send(self) -> None:
-        retry = retrying(self._closing, "sending episodes")
+        retry = retrying(self._closing, "sending episodes", self._rpc)
         try:
             while self._next_group(after=-1) is not None:
                 retry(self._use_one_stream)

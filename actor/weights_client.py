@@ -51,7 +51,7 @@ class WeightsClient:
         self._closing = threading.Event()
         self._lock = threading.Lock()  # between close() and the call that it cancels
         self._call: grpc.Future[pb.FetchWeightsResponse] | None = None
-        self._retry = retrying(self._closing, "fetching weights")
+        self._retry = retrying(self._closing, "fetching weights", settings)
         self._thread: Background | None = None
         stop.call_when_set(self._interrupt)
 

@@ -11,6 +11,8 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
 from common import rpc
+from common.handshake import check_certificates
+from common.settings import RpcSettings
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +72,18 @@ def cancel(call: "grpc.Call | grpc.Future[Any]") -> None:
     call.cancel()
 
 
-def retrying(closing: threading.Event, what: str) -> Retrying:
+def retrying(closing: threading.Event, what: str, settings: RpcSettings) -> Retrying:
     """Calls again what failed and is worth it, after a random and growing pause.
 
     The call returns None when `closing` is set before it has succeeded. Other failures are raised.
+    FatalError: the service and this process do not accept each other's certificates.
     """
 
     def note(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         if state.attempt_number == 1 and error is not None:
             log.warning("%s: %s; trying again", what, reason(error))
+        check_certificates(settings)
 
     return Retrying(
         retry=retry_if_exception(worth_retrying),

@@ -6,6 +6,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from common import rpc
 from common.codec import evaluation_from_proto
 from common.errors import FatalError
+from common.handshake import check_certificates
 from common.settings import RpcSettings
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayStub
@@ -52,4 +53,6 @@ def describe_run(settings: RpcSettings) -> str:
 
 
 def _no_answer(settings: RpcSettings, error: grpc.RpcError) -> FatalError:
+    if rpc.is_retryable(error):
+        check_certificates(settings)
     return FatalError(f"The replay service at {settings.address} does not answer: {rpc.describe(error)}.")

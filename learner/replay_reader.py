@@ -138,7 +138,7 @@ class ReplayReader:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        retry = retrying(self._closing, "fetching batches")
+        retry = retrying(self._closing, "fetching batches", self._settings)
         address = self._settings.address
         try:
             while not (self._closing.is_set() or self._run_complete):

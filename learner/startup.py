@@ -12,6 +12,7 @@ import torch
 from common import rpc
 from common.codec import spec_from_proto
 from common.errors import BadInputError, FatalError
+from common.handshake import check_certificates
 from common.lifecycle import StopSignal
 from common.settings import AgentSettings, RpcSettings
 from common.types import EnvSpec
@@ -56,7 +57,8 @@ def prepare_torch(settings: LearnerSettings, seed: int) -> None:
 def wait_for_spec(channel: grpc.Channel, settings: RpcSettings, stop: StopSignal) -> EnvSpec | None:
     """The sizes of the run's episodes, once an actor has registered them; None if told to stop before.
 
-    Raises FatalError when no replay service answers for connect_timeout_s.
+    Raises FatalError when no replay service answers for connect_timeout_s, or it and this process do not
+    accept each other's certificates.
     """
     stub = ReplayStub(channel)
     last_answer = time.monotonic()
@@ -64,6 +66,7 @@ def wait_for_spec(channel: grpc.Channel, settings: RpcSettings, stop: StopSignal
         try:
             status = stub.GetStatus(pb.GetStatusRequest(), timeout=settings.unary_timeout_s)
         except grpc.RpcError as error:
+            check_certificates(settings)
             if not rpc.is_retryable(error) or time.monotonic() - last_answer > settings.connect_timeout_s:
                 raise FatalError(
                     f"no replay service answers at {settings.address} ({rpc.describe(error)}): "

@@ -85,7 +85,7 @@ class WeightsPublisher:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        retry = retrying(self._closing, "publishing weights")
+        retry = retrying(self._closing, "publishing weights", self._settings)
         try:
             while not self._closing.is_set():
                 retry(self._send_newest)

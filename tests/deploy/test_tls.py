@@ -7,13 +7,20 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
 
+from actor.joining import join_run
+from actor.weights_client import WeightsClient
 from common import rpc
 from common.errors import BadInputError, FatalError
+from common.handshake import check_certificates
+from common.lifecycle import StopSignal
+from common.settings import RpcSettings
 from deploy.config import Sources, load_config
 from deploy.status import check_health, describe_run
+from learner.startup import wait_for_spec
 from protos import replay_pb2 as pb
 from replay.access import ROLES, read_tokens
 from tests.deploy.made_secrets import make_secrets, rpc_settings
+from tests.episodes import SPEC
 from tests.replay.running import serving
 
 SERVICES = (pb.DESCRIPTOR.services_by_name["Replay"], health_pb2.DESCRIPTOR.services_by_name["Health"])
@@ -143,6 +150,50 @@ def test_files_that_cannot_be_used_are_named(secrets, tmp_path):
     (tmp_path / "tokens").write_text("actor 1234\n")
     with pytest.raises(BadInputError, match=r"replay.tokens_file: line 1 "):
         read_tokens(str(tmp_path / "tokens"))
+
+
+@pytest.fixture
+def strangers(secrets, tmp_path):
+    """Settings of clients that the service behind TLS does not accept, or that do not accept it."""
+    other = make_secrets(tmp_path / "other")
+    theirs = {
+        "tls_certificate_file": str(other / "actor" / "tls.crt"),
+        "tls_key_file": str(other / "actor" / "tls.key"),
+    }
+    return {
+        "which shows no certificate; set rpc.tls_": RpcSettings(),
+        "refused this client's certificate; see rpc.tls_certificate_file": rpc_settings(
+            secrets, "actor", **theirs
+        ),
+        r"not believed here .*; see rpc.tls_ca_file": rpc_settings(other, "actor"),
+    }
+
+
+FIRST_CALLS = {
+    "actors and evaluators": lambda channel, settings: join_run(channel, SPEC, settings, stop=StopSignal()),
+    "learner": lambda channel, settings: wait_for_spec(channel, settings, StopSignal()),
+    "health": lambda _, settings: check_health(settings),
+    "clients that retry": lambda channel, settings: WeightsClient(
+        channel, settings, poll_s=1, stop=StopSignal()
+    ).fetch(),
+}
+
+
+@pytest.mark.parametrize("call", FIRST_CALLS.values(), ids=FIRST_CALLS)
+async def test_whoever_is_refused_ends_at_once_with_the_reason(service, strangers, call):
+    for sentence, settings in strangers.items():
+        refused = settings.model_copy(update={"address": service.address})
+        with rpc.channel(refused) as channel, pytest.raises(FatalError, match=sentence):
+            await asyncio.to_thread(call, channel, refused)
+
+
+async def test_a_service_in_the_clear_is_told_from_one_that_is_down(secrets):
+    async with serving() as client:
+        encrypted = rpc_settings(secrets, "actor", address=client.address)
+        with pytest.raises(FatalError, match="does not encrypt its connections"):
+            await asyncio.to_thread(check_certificates, encrypted)
+        await asyncio.to_thread(check_certificates, RpcSettings(address=client.address))
+    await asyncio.to_thread(check_certificates, encrypted)  # down: it may come up again
 
 
 def test_secrets_are_made_once(secrets):
