@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from common.codec import decode_payload
+from common.labels import labelled
 from common.types import EncodedEpisode, EnvSpec
 
 IntArray = npt.NDArray[np.int64]
@@ -96,6 +97,7 @@ class EpisodeBatch:
         first = self.actions_PN.new_full((self.batch_size, self.actions_PN.shape[1]), -1)
         return torch.cat((first, self.actions_PN))
 
+    @labelled("copy to device")
     def to(self, device: torch.device) -> "EpisodeBatch":
         """The batch on a device; copies from pinned memory do not block."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -103,6 +105,7 @@ class EpisodeBatch:
         return EpisodeBatch(**{**moved, "row_sizes_T": self.row_sizes_T})
 
 
+@labelled("decode")
 def decode_batch(
     episodes: Sequence[EncodedEpisode], spec: EnvSpec, *, pin_memory: bool = False
 ) -> EpisodeBatch:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.agent import AgentNetwork, greedy_actions
+from common.labels import labelled
 from learner.settings import WorldModelSettings
 from learner.world_model import Beliefs, WorldModel, one_hot
 
@@ -35,6 +36,7 @@ class Imagined:
     static_RNZ: list[Tensor]
 
 
+@labelled("imagination")
 def imagine(
     model: WorldModel,
     policy: AgentNetwork,

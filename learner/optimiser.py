@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from common.labels import label
 from learner.settings import OptimiserSettings
 
 
@@ -23,12 +24,14 @@ class Optimiser:
     def step(self, loss: Tensor) -> dict[str, Tensor]:
         """Descends the loss; returns each group's gradient norm before clipping."""
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norms = {
-            name: nn.utils.clip_grad_norm_(parameters, self._max_norm)
-            for name, parameters in self._groups.items()
-        }
-        self._optimiser.step()
+        with label("backward"):
+            loss.backward()
+        with label("optimiser"):
+            norms = {
+                name: nn.utils.clip_grad_norm_(parameters, self._max_norm)
+                for name, parameters in self._groups.items()
+            }
+            self._optimiser.step()
         return norms
 
     def state_dict(self) -> dict[str, Tensor]:

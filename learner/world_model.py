@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.labels import label, labelled
 from common.types import EnvSpec
 from learner.batching import EpisodeBatch
 from learner.gala import GalaDecoder, GalaEncoder
@@ -82,7 +83,8 @@ class WorldModel(nn.Module):
         assert hidden_RND.shape[:2] == batch.obs_RNO.shape[:2] and not hidden_RND.requires_grad
         kl_ac, rec_ac, ac, s = self._action_conditioned(batch, hidden_RND, generator)
         kl_af, rec_af, af, v = self._action_free(batch, generator)
-        st = F.mse_loss(self.st_decoder(self.st_encoder(batch.obs_RNO)), batch.obs_RNO)
+        with label("static branch"):
+            st = F.mse_loss(self.st_decoder(self.st_encoder(batch.obs_RNO)), batch.obs_RNO)
         losses = {"kl_ac": kl_ac, "rec_ac": rec_ac, "kl_af": kl_af, "rec_af": rec_af, "st": st}
         if self.settings.predict_avail_actions:
             losses["avail"] = F.binary_cross_entropy_with_logits(
@@ -90,6 +92,7 @@ class WorldModel(nn.Module):
             )
         return losses, Beliefs(s_RNZ=ac.mean, v_RNZ=af.mean, v_previous_RNZ=previous_rows(v, batch))
 
+    @labelled("action-conditioned branch")
     def _action_conditioned(
         self, batch: EpisodeBatch, hidden_RND: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Gaussian, Tensor]:
@@ -106,6 +109,7 @@ class WorldModel(nn.Module):
         rec = rec + F.mse_loss(s_back, s_previous) + F.mse_loss(a_back, a_previous)
         return self._kl(posterior, prior), rec, posterior, s
 
+    @labelled("action-free branch")
     def _action_free(
         self, batch: EpisodeBatch, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Gaussian, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.agent import AgentNetwork, agent_inputs, greedy_actions
+from common.labels import label
 from common.settings import AgentSettings
 from common.types import EnvSpec
 from learner.algorithms.base import Algorithm
@@ -86,11 +87,13 @@ class ValueDecomposition(Algorithm):
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """All losses by name, each a mean over real steps, and further scalars for the log."""
         rows = agent_inputs(self.spec, batch.obs_RNO, batch.last_actions())
-        online = self._histories(self.agent, rows, batch)
-        with torch.no_grad():
+        with label("agent"):
+            online = self._histories(self.agent, rows, batch)
+        with torch.no_grad(), label("target agent"):
             target = self._histories(self.target_agent, rows, batch)
         condition_RS, losses = self.mixing(batch, target)
-        value_losses, metrics = self.value_losses(batch, online, target, condition_RS)
+        with label("mixer"):
+            value_losses, metrics = self.value_losses(batch, online, target, condition_RS)
         losses.update(value_losses)
         assert losses.keys() == self.loss_weights.keys()
         return losses, metrics
@@ -129,7 +132,7 @@ class ValueDecomposition(Algorithm):
         first = batch.batch_size
         chosen_PN = values_of(online.q_RNA[batch.step_rows_P], batch.actions_PN)
         q_tot = self.online["mixer"](chosen_PN, condition_RS[batch.step_rows_P])
-        with torch.no_grad():
+        with torch.no_grad(), label("target mixer"):
             best_PN = self.best_next_actions(batch, online, target)
             best_q_PN = values_of(target.q_RNA[first:], best_PN)
             y = self.targets(batch, self.target["mixer"](best_q_PN, condition_RS[first:]))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.agent import AgentNetwork, agent_inputs
+from common.labels import label
 from learner import health
 from learner.algorithms.value_decomposition import Histories, ValueDecomposition
 from learner.batching import EpisodeBatch
@@ -51,7 +52,8 @@ class Vdfd(ValueDecomposition):
 
     def mixing(self, batch: EpisodeBatch, target: Histories) -> tuple[Tensor, dict[str, Tensor]]:
         """[s_t, O_t^Rollout], and the world model's losses."""
-        losses, beliefs = self.world_model.losses(batch, target.hidden_RND, self.generator)
+        with label("world model"):
+            losses, beliefs = self.world_model.losses(batch, target.hidden_RND, self.generator)
         rollout_RW = self.rollout(batch, beliefs, target)
         return torch.cat((batch.state_RS, rollout_RW), dim=-1), losses
 
@@ -69,7 +71,8 @@ class Vdfd(ValueDecomposition):
                 batch.avail_actions_RNA,
             )
             fused = summarise.fuse(imagined)
-        summary: Tensor = summarise(fused)
+        with label("rollout GRU"):
+            summary: Tensor = summarise(fused)
         return summary
 
     def health(self, batch: EpisodeBatch) -> dict[str, float]:
