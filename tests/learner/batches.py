@@ -20,14 +20,20 @@ SETTINGS = LearnerSettings(
 )
 
 
-def ragged_episodes(seed: int = 0):
+def ragged_episodes(seed: int = 0, lengths: tuple[int, ...] = LENGTHS):
     return [
-        make_episode(length=n, seq=i + 1, seed=seed, terminated=i % 2 == 0) for i, n in enumerate(LENGTHS)
+        make_episode(length=n, seq=i + 1, seed=seed, terminated=i % 2 == 0) for i, n in enumerate(lengths)
     ]
 
 
 def ragged_batch(seed: int = 0) -> EpisodeBatch:
     return decode_batch([encode_episode(e) for e in ragged_episodes(seed)], SPEC)
+
+
+def in_double(batch: EpisodeBatch) -> EpisodeBatch:
+    """The same batch in float64."""
+    fields = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+    return EpisodeBatch(**{n: x.double() if x.dtype == torch.float32 else x for n, x in fields.items()})
 
 
 def build(algorithm: str, *, seed: int = 0, **changes):

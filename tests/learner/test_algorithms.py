@@ -1,10 +1,9 @@
-"""Every algorithm in the registry: gradients, resume, and the TD loss in slow NumPy."""
+"""Every algorithm in the registry: gradients, resume, targets. test_equations.py checks its losses."""
 
 import numpy as np
 import pytest
 import torch
 
-from common.agent import agent_inputs
 from common.codec import encode_episode
 from learner import world_model
 from learner.algorithms.registry import ALGORITHMS
@@ -91,102 +90,6 @@ def test_long_episodes_do_not_dilute_short_ones(name, monkeypatch):
     alone = [td([episode]) * episode.meta.length for episode in episodes]
     together = td(episodes) * sum(e.meta.length for e in episodes)
     assert together == pytest.approx(sum(alone), rel=1e-4)
-
-
-def _histories(network, episode):
-    """(h_t [T+1, N, D], Q_i(tau_t, .) [T+1, N, A]) of one episode, one step at a time."""
-    hidden, states = network.initial_hidden(1), []
-    last = torch.full((1, SPEC.n_agents), -1)
-    for t in range(episode.meta.length + 1):
-        inputs = agent_inputs(SPEC, torch.from_numpy(episode.obs[t : t + 1]), last)
-        hidden = network.unroll(inputs.unsqueeze(0), hidden)[0]
-        states.append(hidden[0])
-        if t < episode.meta.length:
-            last = torch.from_numpy(episode.actions[t : t + 1].astype(np.int64))
-    hidden = torch.stack(states)
-    return hidden.detach().numpy(), network.q(hidden).detach().numpy()
-
-
-def _trained(name):
-    """An algorithm whose online and target networks differ."""
-    algorithm = build(name)
-    for batch in (ragged_batch(1), ragged_batch(2)):
-        algorithm.train_step(batch)
-    return algorithm
-
-
-def _steps(algorithm):
-    """Every step of the batch as the equations see it, in slow NumPy."""
-    agents = range(SPEC.n_agents)
-    for episode in ragged_episodes():
-        h, online = _histories(algorithm.agent, episode)
-        h_target, target = _histories(algorithm.target["agent"], episode)
-        online_masked = np.where(episode.avail_actions, online, -np.inf)
-        for t in range(episode.meta.length):
-            now, later = online_masked[t].argmax(-1), online_masked[t + 1].argmax(-1)
-            end = episode.meta.terminated and t == episode.meta.length - 1
-            yield {
-                "q": np.array([online[t, i, episode.actions[t, i]] for i in agents]),
-                "q_best": np.array([online[t, i, now[i]] for i in agents]),
-                "q_next": np.array([target[t + 1, i, later[i]] for i in agents]),
-                "u": (episode.actions[t].astype(np.int64), now, later),
-                "h": (h[t], h_target[t + 1]),
-                "state": (episode.state[t], episode.state[t + 1]),
-                "target": lambda v, r=episode.reward[t], end=end: r + SETTINGS.gamma * (not end) * v,
-            }
-
-
-@pytest.mark.parametrize("name", ["qmix", "vdn", "iql"])
-def test_the_td_loss_is_the_papers_in_slow_numpy(name):
-    """y = r + gamma (1 - terminated) Q_tot'(argmax over *available* actions of the online Q)."""
-    algorithm = _trained(name)
-
-    def mixed(which, q, state):
-        if name == "vdn":
-            return q.sum()
-        if name == "iql":
-            return q
-        mixer = getattr(algorithm, which)["mixer"]  # against its own NumPy in test_mixers.py
-        return float(mixer(torch.from_numpy(q)[None], torch.from_numpy(state)[None]).detach())
-
-    errors = [
-        (s["target"](mixed("target", s["q_next"], s["state"][1])) - mixed("online", s["q"], s["state"][0]))
-        ** 2
-        for s in _steps(algorithm)
-    ]
-    losses, _ = algorithm.losses(ragged_batch())
-    np.testing.assert_allclose(float(losses["td"].detach()), np.mean(errors), rtol=1e-4)
-
-
-def _layers(sequential, x):
-    for layer in sequential:
-        linear = isinstance(layer, torch.nn.Linear)
-        x = layer.weight.detach().numpy() @ x + layer.bias.detach().numpy() if linear else np.maximum(x, 0)
-    return x
-
-
-def test_qtrans_losses_are_the_papers_in_slow_numpy():
-    algorithm = _trained("qtran")
-
-    def q_jt(which, h, u, state):
-        joint = getattr(algorithm, which)["mixer"]
-        one_hot = np.eye(SPEC.n_actions)
-        encoded = sum(
-            _layers(joint.encode, np.concatenate((h[i], one_hot[u[i]]))) for i in range(SPEC.n_agents)
-        )
-        return _layers(joint.q, np.concatenate((state, encoded)))[0]
-
-    td, opt, nopt = [], [], []
-    for s in _steps(algorithm):
-        (u, best, best_next), (h, h_next), (state, state_next) = s["u"], s["h"], s["state"]
-        v = _layers(algorithm.online["mixer"].v, state)[0]
-        q = q_jt("online", h, u, state)
-        td.append((q - s["target"](q_jt("target", h_next, best_next, state_next))) ** 2)
-        opt.append((s["q_best"].sum() - q_jt("online", h, best, state) + v) ** 2)
-        nopt.append(min(s["q"].sum() - q + v, 0) ** 2)
-    losses, _ = algorithm.losses(ragged_batch())
-    for name, values in (("td", td), ("opt", opt), ("nopt", nopt)):
-        np.testing.assert_allclose(float(losses[name].detach()), np.mean(values), rtol=1e-4, err_msg=name)
 
 
 def test_an_unavailable_action_never_makes_a_target():

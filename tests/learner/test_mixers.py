@@ -7,6 +7,7 @@ import torch
 
 from learner.mixers import QmixMixer
 from learner.settings import MixerSettings
+from tests.learner.equations import qmix_mixer
 
 AGENTS, ACTIONS, CONDITION = 3, 4, 10
 SMALL = MixerSettings(embed_size=5, hypernet_size=6)
@@ -17,31 +18,12 @@ def _mixer(seed: int) -> QmixMixer:
     return QmixMixer(AGENTS, CONDITION, SMALL).double()
 
 
-def _q_tot_numpy(mixer: QmixMixer, q, condition):
-    """Q_tot = W2^T elu(W1^T q + b1) + V(s), with |W| from hypernetworks (Rashid et al. 2018, section 4.2)."""
-    weight, bias = (p.detach().numpy() for p in mixer.first.parameters())
-
-    def linear(layer, x):
-        return layer.weight.detach().numpy() @ x + layer.bias.detach().numpy()
-
-    def relu(x):
-        return np.maximum(x, 0)
-
-    out = weight @ condition + bias
-    h, e = SMALL.hypernet_size, SMALL.embed_size
-    to_w1, to_w2, b1, to_v = np.split(out, [h, 2 * h, 2 * h + e])
-    w1 = np.abs(linear(mixer.w1, relu(to_w1))).reshape(AGENTS, e)
-    w2 = np.abs(linear(mixer.w2, relu(to_w2)))
-    hidden = q @ w1 + b1
-    hidden = np.where(hidden > 0, hidden, np.exp(np.minimum(hidden, 0)) - 1)
-    return hidden @ w2 + linear(mixer.v, relu(to_v))[0]
-
-
 def test_it_is_the_papers_formula():
     mixer, rng = _mixer(0), np.random.default_rng(0)
     q, condition = rng.standard_normal((20, AGENTS)), rng.standard_normal((20, CONDITION))
     ours = mixer(torch.from_numpy(q), torch.from_numpy(condition)).detach().numpy()
-    expected = [_q_tot_numpy(mixer, *row) for row in zip(q, condition, strict=True)]
+    parameters = {f"mixer.{name}": value.numpy() for name, value in mixer.state_dict().items()}
+    expected = [qmix_mixer(parameters, *row) for row in zip(q, condition, strict=True)]
     np.testing.assert_allclose(ours, expected, rtol=1e-10)
 
 
