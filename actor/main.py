@@ -76,6 +76,8 @@ def run_actor(
         if settings.lockstep:
             link.wait_for_learner(batch_size)
         else:
+            if start.weights_version > 0:  # whoever joins a run late plays from the start as the others do
+                weights.fetch()
             weights.start()
         log.info("%s plays %s %s in %d copies", name, env.name, env.map, environment.copies)
         _play(rollout, policy, link, settings, play_log, batch_size=batch_size)

@@ -56,7 +56,7 @@ class ClientLimits:
 
     launch_s: float = 60.0
     """From its start until its first battle can begin."""
-    answer_s: float = 10.0
+    answer_s: float = 5.0
     """For everything that one step or the beginning of one further battle asks of it."""
 
 

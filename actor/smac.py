@@ -60,7 +60,7 @@ class SmacOptions(Settings):
     """Put every agent's last action into the state."""
     launch_timeout_s: PositiveFloat = 60.0
     """A client that takes longer to start is replaced."""
-    answer_timeout_s: PositiveFloat = 10.0
+    answer_timeout_s: PositiveFloat = 5.0
     """A client that takes longer over one step is replaced, and its episode dropped."""
     launch_attempts: PositiveInt = 5
     """Launches in a row that may fail before the process gives up."""

@@ -62,6 +62,18 @@ def test_new_weights_are_played_and_episodes_carry_their_version():
         thread.join()
 
 
+def test_an_actor_that_joins_late_never_plays_untrained_weights():
+    with replay_service() as service:
+        service.register(SPEC)
+        service.publish(pack_weights(AgentNetwork(SPEC, AGENT), session="learner", version=9))
+        stop = StopSignal()
+        thread = acting(service.settings, stop=stop)
+        status = service.until(lambda status: status.counters.episodes > 20)
+        stop.set()
+        thread.join()
+    assert status.weights_lag == 0
+
+
 def test_a_stop_keeps_what_was_played_and_ends_at_once():
     with replay_service() as service:
         stop = StopSignal()
