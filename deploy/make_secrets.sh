@@ -44,9 +44,9 @@ certificate() {
 hash() { printf %s "$1" | sha256sum | cut -d' ' -f1; }
 
 authority
-for part in replay redis actor evaluator learner observer; do certificate "$part" "$@"; done
+for part in replay redis actor evaluator learner observer operator; do certificate "$part" "$@"; done
 : > "$root/replay/tokens"
-for role in actor evaluator learner observer; do
+for role in actor evaluator learner observer operator; do
   token=$(openssl rand -hex 32)
   printf '%s' "$token" > "$root/$role/token"
   printf '%s %s\n' "$role" "$(hash "$token")" >> "$root/replay/tokens"

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/replay.proto\x12\x07vdfd.v1\"\x9e\x01\n\x07\x45nvSpec\x12\x0b\n\x03\x65nv\x18\x01 \x01(\t\x12\x0b\n\x03map\x18\x02 \x01(\t\x12\x10\n\x08n_agents\x18\x03 \x01(\r\x12\x11\n\tn_actions\x18\x04 \x01(\r\x12\x10\n\x08obs_size\x18\x05 \x01(\r\x12\x12\n\nstate_size\x18\x06 \x01(\r\x12\x15\n\repisode_limit\x18\x07 \x01(\r\x12\x17\n\x0f\x66\x61llback_action\x18\x08 \x01(\r\"\xcf\x01\n\x0b\x45pisodeMeta\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x17\n\x0fweights_version\x18\x05 \x01(\x04\x12\x0e\n\x06length\x18\x06 \x01(\r\x12\x16\n\x0e\x65pisode_return\x18\x07 \x01(\x02\x12\x0b\n\x03won\x18\x08 \x01(\x08\x12\x12\n\nterminated\x18\t \x01(\x08\x12#\n\x08\x65ncoding\x18\n \x01(\x0e\x32\x11.vdfd.v1.Encoding\">\n\x07\x45pisode\x12\"\n\x04meta\x18\x01 \x01(\x0b\x32\x14.vdfd.v1.EpisodeMeta\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"o\n\x08\x43ounters\x12\x11\n\tenv_steps\x18\x01 \x01(\x04\x12\x10\n\x08\x65pisodes\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x17\n\x0fweights_version\x18\x04 \x01(\x04\x12\x14\n\x0crun_complete\x18\x05 \x01(\x08\"5\n\x13RegisterSpecRequest\x12\x1e\n\x04spec\x18\x01 \x01(\x0b\x32\x10.vdfd.v1.EnvSpec\"\x16\n\x14RegisterSpecResponse\"\x12\n\x10GetStatusRequest\"\xe8\x02\n\x11GetStatusResponse\x12\x1e\n\x04spec\x18\x01 \x01(\x0b\x32\x10.vdfd.v1.EnvSpec\x12#\n\x08\x63ounters\x18\x02 \x01(\x0b\x32\x11.vdfd.v1.Counters\x12\x17\n\x0ftotal_env_steps\x18\x03 \x01(\x04\x12\x17\n\x0fwindow_episodes\x18\x04 \x01(\x04\x12\x14\n\x0cwindow_bytes\x18\x05 \x01(\x04\x12\x1a\n\x12samples_per_insert\x18\x06 \x01(\x01\x12\x13\n\x0bweights_lag\x18\x07 \x01(\x01\x12\x1b\n\x13\x65valuations_pending\x18\x08 \x01(\r\x12\x12\n\nduplicates\x18\t \x01(\x04\x12\x10\n\x08rejected\x18\n \x01(\x04\x12$\n\x06\x61\x63tors\x18\x0b \x03(\x0b\x32\x14.vdfd.v1.ActorStatus\x12\x14\n\x0ctrain_return\x18\x0c \x01(\x01\x12\x16\n\x0etrain_win_rate\x18\r \x01(\x01\"I\n\x0b\x41\x63torStatus\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x10\n\x08\x65pisodes\x18\x02 \x01(\x04\x12\x19\n\x11last_insert_age_s\x18\x03 \x01(\x01\"3\n\rInsertRequest\x12\"\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x10.vdfd.v1.Episode\"]\n\x0eInsertResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.vdfd.v1.InsertResult\x12#\n\x08\x63ounters\x18\x02 \x01(\x0b\x32\x11.vdfd.v1.Counters\"U\n\x0cInsertResult\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\'\n\x07outcome\x18\x02 \x01(\x0e\x32\x16.vdfd.v1.InsertOutcome\x12\x0f\n\x07message\x18\x03 \x01(\t\"C\n\rSampleRequest\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x13.vdfd.v1.SampleOpen\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r\":\n\nSampleOpen\x12\x12\n\nbatch_size\x18\x01 \x01(\r\x12\x18\n\x10\x63onsumed_batches\x18\x02 \x01(\x04\"m\n\x0eSampleResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12\"\n\x08\x65pisodes\x18\x02 \x03(\x0b\x32\x10.vdfd.v1.Episode\x12\x14\n\x0c\x65nd_of_batch\x18\x03 \x01(\x08\x12\x12\n\nend_of_run\x18\x04 \x01(\x08\"9\n\x07Weights\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\":\n\x15PublishWeightsRequest\x12!\n\x07weights\x18\x01 \x01(\x0b\x32\x10.vdfd.v1.Weights\"\x18\n\x16PublishWeightsResponse\"g\n\x13\x46\x65tchWeightsRequest\x12\x14\n\x0chave_session\x18\x01 \x01(\t\x12\x14\n\x0chave_version\x18\x02 \x01(\x04\x12\x13\n\x0bmin_version\x18\x03 \x01(\x04\x12\x0f\n\x07wait_ms\x18\x04 \x01(\r\"t\n\x14\x46\x65tchWeightsResponse\x12!\n\x07weights\x18\x01 \x01(\x0b\x32\x10.vdfd.v1.Weights\x12\x14\n\x0cnot_modified\x18\x02 \x01(\x08\x12#\n\x08\x63ounters\x18\x03 \x01(\x0b\x32\x11.vdfd.v1.Counters\"<\n\x16\x43laimEvaluationRequest\x12\x11\n\tevaluator\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\"\x95\x01\n\x17\x43laimEvaluationResponse\x12\x0b\n\x03\x64ue\x18\x01 \x01(\x08\x12\x11\n\tenv_steps\x18\x02 \x01(\x04\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\r\x12\x0f\n\x07lease_s\x18\x04 \x01(\r\x12!\n\x07weights\x18\x05 \x01(\x0b\x32\x10.vdfd.v1.Weights\x12\x14\n\x0crun_complete\x18\x06 \x01(\x08\"\x82\x01\n\nEvaluation\x12\x11\n\tenv_steps\x18\x01 \x01(\x04\x12\x17\n\x0fweights_version\x18\x02 \x01(\x04\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\r\x12\x0c\n\x04wins\x18\x04 \x01(\r\x12\x13\n\x0bmean_return\x18\x05 \x01(\x01\x12\x13\n\x0bmean_length\x18\x06 \x01(\x01\"B\n\x17ReportEvaluationRequest\x12\'\n\nevaluation\x18\x01 \x01(\x0b\x32\x13.vdfd.v1.Evaluation\"\x1a\n\x18ReportEvaluationResponse\"\x18\n\x16ListEvaluationsRequest\"C\n\x17ListEvaluationsResponse\x12(\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x13.vdfd.v1.Evaluation*H\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45NCODING_RAW\x10\x01\x12\x10\n\x0c\x45NCODING_LZ4\x10\x02*\xa5\x01\n\rInsertOutcome\x12\x1e\n\x1aINSERT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15INSERT_OUTCOME_STORED\x10\x01\x12\x1c\n\x18INSERT_OUTCOME_DUPLICATE\x10\x02\x12\x1a\n\x16INSERT_OUTCOME_INVALID\x10\x03\x12\x1f\n\x1bINSERT_OUTCOME_RUN_COMPLETE\x10\x04\x32\xbc\x05\n\x06Replay\x12K\n\x0cRegisterSpec\x12\x1c.vdfd.v1.RegisterSpecRequest\x1a\x1d.vdfd.v1.RegisterSpecResponse\x12\x42\n\tGetStatus\x12\x19.vdfd.v1.GetStatusRequest\x1a\x1a.vdfd.v1.GetStatusResponse\x12=\n\x06Insert\x12\x16.vdfd.v1.InsertRequest\x1a\x17.vdfd.v1.InsertResponse(\x01\x30\x01\x12=\n\x06Sample\x12\x16.vdfd.v1.SampleRequest\x1a\x17.vdfd.v1.SampleResponse(\x01\x30\x01\x12Q\n\x0ePublishWeights\x12\x1e.vdfd.v1.PublishWeightsRequest\x1a\x1f.vdfd.v1.PublishWeightsResponse\x12K\n\x0c\x46\x65tchWeights\x12\x1c.vdfd.v1.FetchWeightsRequest\x1a\x1d.vdfd.v1.FetchWeightsResponse\x12T\n\x0f\x43laimEvaluation\x12\x1f.vdfd.v1.ClaimEvaluationRequest\x1a .vdfd.v1.ClaimEvaluationResponse\x12W\n\x10ReportEvaluation\x12 .vdfd.v1.ReportEvaluationRequest\x1a!.vdfd.v1.ReportEvaluationResponse\x12T\n\x0fListEvaluations\x12\x1f.vdfd.v1.ListEvaluationsRequest\x1a .vdfd.v1.ListEvaluationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/replay.proto\x12\x07vdfd.v1\"\x9e\x01\n\x07\x45nvSpec\x12\x0b\n\x03\x65nv\x18\x01 \x01(\t\x12\x0b\n\x03map\x18\x02 \x01(\t\x12\x10\n\x08n_agents\x18\x03 \x01(\r\x12\x11\n\tn_actions\x18\x04 \x01(\r\x12\x10\n\x08obs_size\x18\x05 \x01(\r\x12\x12\n\nstate_size\x18\x06 \x01(\r\x12\x15\n\repisode_limit\x18\x07 \x01(\r\x12\x17\n\x0f\x66\x61llback_action\x18\x08 \x01(\r\"\xcf\x01\n\x0b\x45pisodeMeta\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x17\n\x0fweights_version\x18\x05 \x01(\x04\x12\x0e\n\x06length\x18\x06 \x01(\r\x12\x16\n\x0e\x65pisode_return\x18\x07 \x01(\x02\x12\x0b\n\x03won\x18\x08 \x01(\x08\x12\x12\n\nterminated\x18\t \x01(\x08\x12#\n\x08\x65ncoding\x18\n \x01(\x0e\x32\x11.vdfd.v1.Encoding\">\n\x07\x45pisode\x12\"\n\x04meta\x18\x01 \x01(\x0b\x32\x14.vdfd.v1.EpisodeMeta\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"o\n\x08\x43ounters\x12\x11\n\tenv_steps\x18\x01 \x01(\x04\x12\x10\n\x08\x65pisodes\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x17\n\x0fweights_version\x18\x04 \x01(\x04\x12\x14\n\x0crun_complete\x18\x05 \x01(\x08\"5\n\x13RegisterSpecRequest\x12\x1e\n\x04spec\x18\x01 \x01(\x0b\x32\x10.vdfd.v1.EnvSpec\"\x16\n\x14RegisterSpecResponse\"\x12\n\x10GetStatusRequest\"\xe8\x02\n\x11GetStatusResponse\x12\x1e\n\x04spec\x18\x01 \x01(\x0b\x32\x10.vdfd.v1.EnvSpec\x12#\n\x08\x63ounters\x18\x02 \x01(\x0b\x32\x11.vdfd.v1.Counters\x12\x17\n\x0ftotal_env_steps\x18\x03 \x01(\x04\x12\x17\n\x0fwindow_episodes\x18\x04 \x01(\x04\x12\x14\n\x0cwindow_bytes\x18\x05 \x01(\x04\x12\x1a\n\x12samples_per_insert\x18\x06 \x01(\x01\x12\x13\n\x0bweights_lag\x18\x07 \x01(\x01\x12\x1b\n\x13\x65valuations_pending\x18\x08 \x01(\r\x12\x12\n\nduplicates\x18\t \x01(\x04\x12\x10\n\x08rejected\x18\n \x01(\x04\x12$\n\x06\x61\x63tors\x18\x0b \x03(\x0b\x32\x14.vdfd.v1.ActorStatus\x12\x14\n\x0ctrain_return\x18\x0c \x01(\x01\x12\x16\n\x0etrain_win_rate\x18\r \x01(\x01\"I\n\x0b\x41\x63torStatus\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x10\n\x08\x65pisodes\x18\x02 \x01(\x04\x12\x19\n\x11last_insert_age_s\x18\x03 \x01(\x01\"3\n\rInsertRequest\x12\"\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x10.vdfd.v1.Episode\"]\n\x0eInsertResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.vdfd.v1.InsertResult\x12#\n\x08\x63ounters\x18\x02 \x01(\x0b\x32\x11.vdfd.v1.Counters\"U\n\x0cInsertResult\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\'\n\x07outcome\x18\x02 \x01(\x0e\x32\x16.vdfd.v1.InsertOutcome\x12\x0f\n\x07message\x18\x03 \x01(\t\"/\n\x11ReadWindowRequest\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\"Z\n\x12ReadWindowResponse\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12(\n\x08\x65pisodes\x18\x03 \x03(\x0b\x32\x16.vdfd.v1.StoredEpisode\"j\n\rStoredEpisode\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\tenv_steps\x18\x02 \x01(\x04\x12\x13\n\x0bstored_at_s\x18\x03 \x01(\x01\x12!\n\x07\x65pisode\x18\x04 \x01(\x0b\x32\x10.vdfd.v1.Episode\"\x11\n\x0fGetStatsRequest\"\xc4\x01\n\x10GetStatsResponse\x12\"\n\x05table\x18\x01 \x01(\x0b\x32\x13.vdfd.v1.TableStats\x12&\n\x07replica\x18\x02 \x01(\x0b\x32\x15.vdfd.v1.ReplicaStats\x12&\n\x07storage\x18\x03 \x01(\x0b\x32\x15.vdfd.v1.StorageStats\x12#\n\x08\x63ounters\x18\x04 \x01(\x0b\x32\x11.vdfd.v1.Counters\x12\x17\n\x0ftotal_env_steps\x18\x05 \x01(\x04\"\xbd\x03\n\nTableStats\x12\x0f\n\x07inserts\x18\x01 \x01(\x04\x12\x0f\n\x07samples\x18\x02 \x01(\x04\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\x04\x12\x14\n\x0cmax_episodes\x18\x04 \x01(\x04\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x11\n\tmax_bytes\x18\x06 \x01(\x04\x12\x1a\n\x12samples_per_insert\x18\x07 \x01(\x01\x12!\n\x19target_samples_per_insert\x18\x08 \x01(\x01\x12\x10\n\x08\x65xamined\x18\t \x01(\r\x12$\n\x05\x61ge_s\x18\n \x01(\x0b\x32\x15.vdfd.v1.Distribution\x12,\n\rage_env_steps\x18\x0b \x01(\x0b\x32\x15.vdfd.v1.Distribution\x12\x31\n\x12staleness_versions\x18\x0c \x01(\x0b\x32\x15.vdfd.v1.Distribution\x12%\n\x06length\x18\r \x01(\x0b\x32\x15.vdfd.v1.Distribution\x12-\n\x0e\x65pisode_return\x18\x0e \x01(\x0b\x32\x15.vdfd.v1.Distribution\x12\x10\n\x08win_rate\x18\x0f \x01(\x01\"o\n\x0c\x44istribution\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0c\n\x04mean\x18\x02 \x01(\x01\x12\x0b\n\x03p50\x18\x03 \x01(\x01\x12\x0b\n\x03p90\x18\x04 \x01(\x01\x12\x0b\n\x03max\x18\x05 \x01(\x01\x12\r\n\x05\x65\x64ges\x18\x06 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x07 \x03(\r\"\xd2\x02\n\x0cReplicaStats\x12\x10\n\x08uptime_s\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x16\n\x0e\x63\x61\x63he_episodes\x18\x03 \x01(\x04\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x04 \x01(\x04\x12\x17\n\x0f\x63\x61\x63he_max_bytes\x18\x05 \x01(\x04\x12\x12\n\ncache_hits\x18\x06 \x01(\x04\x12\x14\n\x0c\x63\x61\x63he_misses\x18\x07 \x01(\x04\x12\x0e\n\x06stored\x18\x08 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\t \x01(\x04\x12\x12\n\nduplicates\x18\n \x01(\x04\x12\x10\n\x08rejected\x18\x0b \x01(\x04\x12\x0f\n\x07sampled\x18\x0c \x01(\x04\x12\x15\n\rsampled_bytes\x18\r \x01(\x04\x12\x1a\n\x12insert_wait_mean_s\x18\x0e \x01(\x01\x12\x1a\n\x12sample_wait_mean_s\x18\x0f \x01(\x01\"\x84\x01\n\x0cStorageStats\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x04\x12\x1a\n\x12memory_limit_bytes\x18\x02 \x01(\x04\x12\x16\n\x0ewrites_to_disk\x18\x03 \x01(\x08\x12\x12\n\nfile_bytes\x18\x04 \x01(\x04\x12\x16\n\x0elatency_mean_s\x18\x05 \x01(\x01\"C\n\rSampleRequest\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x13.vdfd.v1.SampleOpen\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r\":\n\nSampleOpen\x12\x12\n\nbatch_size\x18\x01 \x01(\r\x12\x18\n\x10\x63onsumed_batches\x18\x02 \x01(\x04\"m\n\x0eSampleResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12\"\n\x08\x65pisodes\x18\x02 \x03(\x0b\x32\x10.vdfd.v1.Episode\x12\x14\n\x0c\x65nd_of_batch\x18\x03 \x01(\x08\x12\x12\n\nend_of_run\x18\x04 \x01(\x08\"9\n\x07Weights\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\":\n\x15PublishWeightsRequest\x12!\n\x07weights\x18\x01 \x01(\x0b\x32\x10.vdfd.v1.Weights\"\x18\n\x16PublishWeightsResponse\"g\n\x13\x46\x65tchWeightsRequest\x12\x14\n\x0chave_session\x18\x01 \x01(\t\x12\x14\n\x0chave_version\x18\x02 \x01(\x04\x12\x13\n\x0bmin_version\x18\x03 \x01(\x04\x12\x0f\n\x07wait_ms\x18\x04 \x01(\r\"t\n\x14\x46\x65tchWeightsResponse\x12!\n\x07weights\x18\x01 \x01(\x0b\x32\x10.vdfd.v1.Weights\x12\x14\n\x0cnot_modified\x18\x02 \x01(\x08\x12#\n\x08\x63ounters\x18\x03 \x01(\x0b\x32\x11.vdfd.v1.Counters\"<\n\x16\x43laimEvaluationRequest\x12\x11\n\tevaluator\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\"\x95\x01\n\x17\x43laimEvaluationResponse\x12\x0b\n\x03\x64ue\x18\x01 \x01(\x08\x12\x11\n\tenv_steps\x18\x02 \x01(\x04\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\r\x12\x0f\n\x07lease_s\x18\x04 \x01(\r\x12!\n\x07weights\x18\x05 \x01(\x0b\x32\x10.vdfd.v1.Weights\x12\x14\n\x0crun_complete\x18\x06 \x01(\x08\"\x82\x01\n\nEvaluation\x12\x11\n\tenv_steps\x18\x01 \x01(\x04\x12\x17\n\x0fweights_version\x18\x02 \x01(\x04\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\r\x12\x0c\n\x04wins\x18\x04 \x01(\r\x12\x13\n\x0bmean_return\x18\x05 \x01(\x01\x12\x13\n\x0bmean_length\x18\x06 \x01(\x01\"B\n\x17ReportEvaluationRequest\x12\'\n\nevaluation\x18\x01 \x01(\x0b\x32\x13.vdfd.v1.Evaluation\"\x1a\n\x18ReportEvaluationResponse\"\x18\n\x16ListEvaluationsRequest\"C\n\x17ListEvaluationsResponse\x12(\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x13.vdfd.v1.Evaluation*H\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45NCODING_RAW\x10\x01\x12\x10\n\x0c\x45NCODING_LZ4\x10\x02*\xa5\x01\n\rInsertOutcome\x12\x1e\n\x1aINSERT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15INSERT_OUTCOME_STORED\x10\x01\x12\x1c\n\x18INSERT_OUTCOME_DUPLICATE\x10\x02\x12\x1a\n\x16INSERT_OUTCOME_INVALID\x10\x03\x12\x1f\n\x1bINSERT_OUTCOME_RUN_COMPLETE\x10\x04\x32\x85\x07\n\x06Replay\x12K\n\x0cRegisterSpec\x12\x1c.vdfd.v1.RegisterSpecRequest\x1a\x1d.vdfd.v1.RegisterSpecResponse\x12\x42\n\tGetStatus\x12\x19.vdfd.v1.GetStatusRequest\x1a\x1a.vdfd.v1.GetStatusResponse\x12=\n\x06Insert\x12\x16.vdfd.v1.InsertRequest\x1a\x17.vdfd.v1.InsertResponse(\x01\x30\x01\x12=\n\x06Import\x12\x16.vdfd.v1.InsertRequest\x1a\x17.vdfd.v1.InsertResponse(\x01\x30\x01\x12G\n\nReadWindow\x12\x1a.vdfd.v1.ReadWindowRequest\x1a\x1b.vdfd.v1.ReadWindowResponse0\x01\x12?\n\x08GetStats\x12\x18.vdfd.v1.GetStatsRequest\x1a\x19.vdfd.v1.GetStatsResponse\x12=\n\x06Sample\x12\x16.vdfd.v1.SampleRequest\x1a\x17.vdfd.v1.SampleResponse(\x01\x30\x01\x12Q\n\x0ePublishWeights\x12\x1e.vdfd.v1.PublishWeightsRequest\x1a\x1f.vdfd.v1.PublishWeightsResponse\x12K\n\x0c\x46\x65tchWeights\x12\x1c.vdfd.v1.FetchWeightsRequest\x1a\x1d.vdfd.v1.FetchWeightsResponse\x12T\n\x0f\x43laimEvaluation\x12\x1f.vdfd.v1.ClaimEvaluationRequest\x1a .vdfd.v1.ClaimEvaluationResponse\x12W\n\x10ReportEvaluation\x12 .vdfd.v1.ReportEvaluationRequest\x1a!.vdfd.v1.ReportEvaluationResponse\x12T\n\x0fListEvaluations\x12\x1f.vdfd.v1.ListEvaluationsRequest\x1a .vdfd.v1.ListEvaluationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.replay_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENCODING']._serialized_start=2498
-  _globals['_ENCODING']._serialized_end=2570
-  _globals['_INSERTOUTCOME']._serialized_start=2573
-  _globals['_INSERTOUTCOME']._serialized_end=2738
+  _globals['_ENCODING']._serialized_start=4002
+  _globals['_ENCODING']._serialized_end=4074
+  _globals['_INSERTOUTCOME']._serialized_start=4077
+  _globals['_INSERTOUTCOME']._serialized_end=4242
   _globals['_ENVSPEC']._serialized_start=33
   _globals['_ENVSPEC']._serialized_end=191
   _globals['_EPISODEMETA']._serialized_start=194
@@ -59,36 +59,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSERTRESPONSE']._serialized_end=1263
   _globals['_INSERTRESULT']._serialized_start=1265
   _globals['_INSERTRESULT']._serialized_end=1350
-  _globals['_SAMPLEREQUEST']._serialized_start=1352
-  _globals['_SAMPLEREQUEST']._serialized_end=1419
-  _globals['_SAMPLEOPEN']._serialized_start=1421
-  _globals['_SAMPLEOPEN']._serialized_end=1479
-  _globals['_SAMPLERESPONSE']._serialized_start=1481
-  _globals['_SAMPLERESPONSE']._serialized_end=1590
-  _globals['_WEIGHTS']._serialized_start=1592
-  _globals['_WEIGHTS']._serialized_end=1649
-  _globals['_PUBLISHWEIGHTSREQUEST']._serialized_start=1651
-  _globals['_PUBLISHWEIGHTSREQUEST']._serialized_end=1709
-  _globals['_PUBLISHWEIGHTSRESPONSE']._serialized_start=1711
-  _globals['_PUBLISHWEIGHTSRESPONSE']._serialized_end=1735
-  _globals['_FETCHWEIGHTSREQUEST']._serialized_start=1737
-  _globals['_FETCHWEIGHTSREQUEST']._serialized_end=1840
-  _globals['_FETCHWEIGHTSRESPONSE']._serialized_start=1842
-  _globals['_FETCHWEIGHTSRESPONSE']._serialized_end=1958
-  _globals['_CLAIMEVALUATIONREQUEST']._serialized_start=1960
-  _globals['_CLAIMEVALUATIONREQUEST']._serialized_end=2020
-  _globals['_CLAIMEVALUATIONRESPONSE']._serialized_start=2023
-  _globals['_CLAIMEVALUATIONRESPONSE']._serialized_end=2172
-  _globals['_EVALUATION']._serialized_start=2175
-  _globals['_EVALUATION']._serialized_end=2305
-  _globals['_REPORTEVALUATIONREQUEST']._serialized_start=2307
-  _globals['_REPORTEVALUATIONREQUEST']._serialized_end=2373
-  _globals['_REPORTEVALUATIONRESPONSE']._serialized_start=2375
-  _globals['_REPORTEVALUATIONRESPONSE']._serialized_end=2401
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=2403
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=2427
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=2429
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=2496
-  _globals['_REPLAY']._serialized_start=2741
-  _globals['_REPLAY']._serialized_end=3441
+  _globals['_READWINDOWREQUEST']._serialized_start=1352
+  _globals['_READWINDOWREQUEST']._serialized_end=1399
+  _globals['_READWINDOWRESPONSE']._serialized_start=1401
+  _globals['_READWINDOWRESPONSE']._serialized_end=1491
+  _globals['_STOREDEPISODE']._serialized_start=1493
+  _globals['_STOREDEPISODE']._serialized_end=1599
+  _globals['_GETSTATSREQUEST']._serialized_start=1601
+  _globals['_GETSTATSREQUEST']._serialized_end=1618
+  _globals['_GETSTATSRESPONSE']._serialized_start=1621
+  _globals['_GETSTATSRESPONSE']._serialized_end=1817
+  _globals['_TABLESTATS']._serialized_start=1820
+  _globals['_TABLESTATS']._serialized_end=2265
+  _globals['_DISTRIBUTION']._serialized_start=2267
+  _globals['_DISTRIBUTION']._serialized_end=2378
+  _globals['_REPLICASTATS']._serialized_start=2381
+  _globals['_REPLICASTATS']._serialized_end=2719
+  _globals['_STORAGESTATS']._serialized_start=2722
+  _globals['_STORAGESTATS']._serialized_end=2854
+  _globals['_SAMPLEREQUEST']._serialized_start=2856
+  _globals['_SAMPLEREQUEST']._serialized_end=2923
+  _globals['_SAMPLEOPEN']._serialized_start=2925
+  _globals['_SAMPLEOPEN']._serialized_end=2983
+  _globals['_SAMPLERESPONSE']._serialized_start=2985
+  _globals['_SAMPLERESPONSE']._serialized_end=3094
+  _globals['_WEIGHTS']._serialized_start=3096
+  _globals['_WEIGHTS']._serialized_end=3153
+  _globals['_PUBLISHWEIGHTSREQUEST']._serialized_start=3155
+  _globals['_PUBLISHWEIGHTSREQUEST']._serialized_end=3213
+  _globals['_PUBLISHWEIGHTSRESPONSE']._serialized_start=3215
+  _globals['_PUBLISHWEIGHTSRESPONSE']._serialized_end=3239
+  _globals['_FETCHWEIGHTSREQUEST']._serialized_start=3241
+  _globals['_FETCHWEIGHTSREQUEST']._serialized_end=3344
+  _globals['_FETCHWEIGHTSRESPONSE']._serialized_start=3346
+  _globals['_FETCHWEIGHTSRESPONSE']._serialized_end=3462
+  _globals['_CLAIMEVALUATIONREQUEST']._serialized_start=3464
+  _globals['_CLAIMEVALUATIONREQUEST']._serialized_end=3524
+  _globals['_CLAIMEVALUATIONRESPONSE']._serialized_start=3527
+  _globals['_CLAIMEVALUATIONRESPONSE']._serialized_end=3676
+  _globals['_EVALUATION']._serialized_start=3679
+  _globals['_EVALUATION']._serialized_end=3809
+  _globals['_REPORTEVALUATIONREQUEST']._serialized_start=3811
+  _globals['_REPORTEVALUATIONREQUEST']._serialized_end=3877
+  _globals['_REPORTEVALUATIONRESPONSE']._serialized_start=3879
+  _globals['_REPORTEVALUATIONRESPONSE']._serialized_end=3905
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=3907
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=3931
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=3933
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=4000
+  _globals['_REPLAY']._serialized_start=4245
+  _globals['_REPLAY']._serialized_end=5146
 # @@protoc_insertion_point(module_scope)

@@ -419,6 +419,328 @@ class InsertResult(google.protobuf.message.Message):
 Global___InsertResult: typing_extensions.TypeAlias = InsertResult
 
 @typing.final
+class ReadWindowRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    begin: builtins.int
+    """number of the first episode wanted"""
+    end: builtins.int
+    """number after the last one; 0: all that are stored now"""
+    def __init__(
+        self,
+        *,
+        begin: builtins.int = ...,
+        end: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["begin", b"begin", "end", b"end"]) -> None: ...
+
+Global___ReadWindowRequest: typing_extensions.TypeAlias = ReadWindowRequest
+
+@typing.final
+class ReadWindowResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    EPISODES_FIELD_NUMBER: builtins.int
+    begin: builtins.int
+    """in the first response only: the first number still in the window"""
+    end: builtins.int
+    """in the first response only: number after the last that will come"""
+    @property
+    def episodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StoredEpisode]: ...
+    def __init__(
+        self,
+        *,
+        begin: builtins.int = ...,
+        end: builtins.int = ...,
+        episodes: collections.abc.Iterable[Global___StoredEpisode] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["begin", b"begin", "end", b"end", "episodes", b"episodes"]) -> None: ...
+
+Global___ReadWindowResponse: typing_extensions.TypeAlias = ReadWindowResponse
+
+@typing.final
+class StoredEpisode(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    ENV_STEPS_FIELD_NUMBER: builtins.int
+    STORED_AT_S_FIELD_NUMBER: builtins.int
+    EPISODE_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """from 0, in the order in which the run's episodes were stored"""
+    env_steps: builtins.int
+    """of the run, this episode's included"""
+    stored_at_s: builtins.float
+    """seconds since 1970 by the storage's clock"""
+    @property
+    def episode(self) -> Global___Episode: ...
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        env_steps: builtins.int = ...,
+        stored_at_s: builtins.float = ...,
+        episode: Global___Episode | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["episode", b"episode"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["env_steps", b"env_steps", "episode", b"episode", "number", b"number", "stored_at_s", b"stored_at_s"]) -> None: ...
+
+Global___StoredEpisode: typing_extensions.TypeAlias = StoredEpisode
+
+@typing.final
+class GetStatsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetStatsRequest: typing_extensions.TypeAlias = GetStatsRequest
+
+@typing.final
+class GetStatsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: builtins.int
+    REPLICA_FIELD_NUMBER: builtins.int
+    STORAGE_FIELD_NUMBER: builtins.int
+    COUNTERS_FIELD_NUMBER: builtins.int
+    TOTAL_ENV_STEPS_FIELD_NUMBER: builtins.int
+    total_env_steps: builtins.int
+    @property
+    def table(self) -> Global___TableStats: ...
+    @property
+    def replica(self) -> Global___ReplicaStats: ...
+    @property
+    def storage(self) -> Global___StorageStats: ...
+    @property
+    def counters(self) -> Global___Counters: ...
+    def __init__(
+        self,
+        *,
+        table: Global___TableStats | None = ...,
+        replica: Global___ReplicaStats | None = ...,
+        storage: Global___StorageStats | None = ...,
+        counters: Global___Counters | None = ...,
+        total_env_steps: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["counters", b"counters", "replica", b"replica", "storage", b"storage", "table", b"table"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["counters", b"counters", "replica", b"replica", "storage", b"storage", "table", b"table", "total_env_steps", b"total_env_steps"]) -> None: ...
+
+Global___GetStatsResponse: typing_extensions.TypeAlias = GetStatsResponse
+
+@typing.final
+class TableStats(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSERTS_FIELD_NUMBER: builtins.int
+    SAMPLES_FIELD_NUMBER: builtins.int
+    EPISODES_FIELD_NUMBER: builtins.int
+    MAX_EPISODES_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    MAX_BYTES_FIELD_NUMBER: builtins.int
+    SAMPLES_PER_INSERT_FIELD_NUMBER: builtins.int
+    TARGET_SAMPLES_PER_INSERT_FIELD_NUMBER: builtins.int
+    EXAMINED_FIELD_NUMBER: builtins.int
+    AGE_S_FIELD_NUMBER: builtins.int
+    AGE_ENV_STEPS_FIELD_NUMBER: builtins.int
+    STALENESS_VERSIONS_FIELD_NUMBER: builtins.int
+    LENGTH_FIELD_NUMBER: builtins.int
+    EPISODE_RETURN_FIELD_NUMBER: builtins.int
+    WIN_RATE_FIELD_NUMBER: builtins.int
+    inserts: builtins.int
+    """episodes ever stored"""
+    samples: builtins.int
+    """episodes handed out in batches"""
+    episodes: builtins.int
+    """in the window now"""
+    max_episodes: builtins.int
+    size_bytes: builtins.int
+    max_bytes: builtins.int
+    samples_per_insert: builtins.float
+    target_samples_per_insert: builtins.float
+    examined: builtins.int
+    """episodes of the window that the distributions are of"""
+    win_rate: builtins.float
+    @property
+    def age_s(self) -> Global___Distribution:
+        """since they were stored"""
+
+    @property
+    def age_env_steps(self) -> Global___Distribution:
+        """environment steps stored since"""
+
+    @property
+    def staleness_versions(self) -> Global___Distribution:
+        """newest weights version less the one that played"""
+
+    @property
+    def length(self) -> Global___Distribution: ...
+    @property
+    def episode_return(self) -> Global___Distribution: ...
+    def __init__(
+        self,
+        *,
+        inserts: builtins.int = ...,
+        samples: builtins.int = ...,
+        episodes: builtins.int = ...,
+        max_episodes: builtins.int = ...,
+        size_bytes: builtins.int = ...,
+        max_bytes: builtins.int = ...,
+        samples_per_insert: builtins.float = ...,
+        target_samples_per_insert: builtins.float = ...,
+        examined: builtins.int = ...,
+        age_s: Global___Distribution | None = ...,
+        age_env_steps: Global___Distribution | None = ...,
+        staleness_versions: Global___Distribution | None = ...,
+        length: Global___Distribution | None = ...,
+        episode_return: Global___Distribution | None = ...,
+        win_rate: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["age_env_steps", b"age_env_steps", "age_s", b"age_s", "episode_return", b"episode_return", "length", b"length", "staleness_versions", b"staleness_versions"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["age_env_steps", b"age_env_steps", "age_s", b"age_s", "episode_return", b"episode_return", "episodes", b"episodes", "examined", b"examined", "inserts", b"inserts", "length", b"length", "max_bytes", b"max_bytes", "max_episodes", b"max_episodes", "samples", b"samples", "samples_per_insert", b"samples_per_insert", "size_bytes", b"size_bytes", "staleness_versions", b"staleness_versions", "target_samples_per_insert", b"target_samples_per_insert", "win_rate", b"win_rate"]) -> None: ...
+
+Global___TableStats: typing_extensions.TypeAlias = TableStats
+
+@typing.final
+class Distribution(google.protobuf.message.Message):
+    """Of no values: all zero, no counts."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MIN_FIELD_NUMBER: builtins.int
+    MEAN_FIELD_NUMBER: builtins.int
+    P50_FIELD_NUMBER: builtins.int
+    P90_FIELD_NUMBER: builtins.int
+    MAX_FIELD_NUMBER: builtins.int
+    EDGES_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    min: builtins.float
+    mean: builtins.float
+    p50: builtins.float
+    p90: builtins.float
+    max: builtins.float
+    @property
+    def edges(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """of the histogram's bins, equally wide; one more than counts"""
+
+    @property
+    def counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        min: builtins.float = ...,
+        mean: builtins.float = ...,
+        p50: builtins.float = ...,
+        p90: builtins.float = ...,
+        max: builtins.float = ...,
+        edges: collections.abc.Iterable[builtins.float] | None = ...,
+        counts: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counts", b"counts", "edges", b"edges", "max", b"max", "mean", b"mean", "min", b"min", "p50", b"p50", "p90", b"p90"]) -> None: ...
+
+Global___Distribution: typing_extensions.TypeAlias = Distribution
+
+@typing.final
+class ReplicaStats(google.protobuf.message.Message):
+    """This replica since its start."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UPTIME_S_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    CACHE_EPISODES_FIELD_NUMBER: builtins.int
+    CACHE_BYTES_FIELD_NUMBER: builtins.int
+    CACHE_MAX_BYTES_FIELD_NUMBER: builtins.int
+    CACHE_HITS_FIELD_NUMBER: builtins.int
+    CACHE_MISSES_FIELD_NUMBER: builtins.int
+    STORED_FIELD_NUMBER: builtins.int
+    STORED_BYTES_FIELD_NUMBER: builtins.int
+    DUPLICATES_FIELD_NUMBER: builtins.int
+    REJECTED_FIELD_NUMBER: builtins.int
+    SAMPLED_FIELD_NUMBER: builtins.int
+    SAMPLED_BYTES_FIELD_NUMBER: builtins.int
+    INSERT_WAIT_MEAN_S_FIELD_NUMBER: builtins.int
+    SAMPLE_WAIT_MEAN_S_FIELD_NUMBER: builtins.int
+    uptime_s: builtins.float
+    memory_bytes: builtins.int
+    """resident, of the process"""
+    cache_episodes: builtins.int
+    cache_bytes: builtins.int
+    cache_max_bytes: builtins.int
+    cache_hits: builtins.int
+    cache_misses: builtins.int
+    stored: builtins.int
+    """episodes"""
+    stored_bytes: builtins.int
+    duplicates: builtins.int
+    rejected: builtins.int
+    sampled: builtins.int
+    """episodes"""
+    sampled_bytes: builtins.int
+    insert_wait_mean_s: builtins.float
+    """from a group's offer to its being stored; mostly the rate limiter"""
+    sample_wait_mean_s: builtins.float
+    """how long a learner that may have a batch waited"""
+    def __init__(
+        self,
+        *,
+        uptime_s: builtins.float = ...,
+        memory_bytes: builtins.int = ...,
+        cache_episodes: builtins.int = ...,
+        cache_bytes: builtins.int = ...,
+        cache_max_bytes: builtins.int = ...,
+        cache_hits: builtins.int = ...,
+        cache_misses: builtins.int = ...,
+        stored: builtins.int = ...,
+        stored_bytes: builtins.int = ...,
+        duplicates: builtins.int = ...,
+        rejected: builtins.int = ...,
+        sampled: builtins.int = ...,
+        sampled_bytes: builtins.int = ...,
+        insert_wait_mean_s: builtins.float = ...,
+        sample_wait_mean_s: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cache_bytes", b"cache_bytes", "cache_episodes", b"cache_episodes", "cache_hits", b"cache_hits", "cache_max_bytes", b"cache_max_bytes", "cache_misses", b"cache_misses", "duplicates", b"duplicates", "insert_wait_mean_s", b"insert_wait_mean_s", "memory_bytes", b"memory_bytes", "rejected", b"rejected", "sample_wait_mean_s", b"sample_wait_mean_s", "sampled", b"sampled", "sampled_bytes", b"sampled_bytes", "stored", b"stored", "stored_bytes", b"stored_bytes", "uptime_s", b"uptime_s"]) -> None: ...
+
+Global___ReplicaStats: typing_extensions.TypeAlias = ReplicaStats
+
+@typing.final
+class StorageStats(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    WRITES_TO_DISK_FIELD_NUMBER: builtins.int
+    FILE_BYTES_FIELD_NUMBER: builtins.int
+    LATENCY_MEAN_S_FIELD_NUMBER: builtins.int
+    memory_bytes: builtins.int
+    memory_limit_bytes: builtins.int
+    """0: none"""
+    writes_to_disk: builtins.bool
+    """the append-only file is on and written"""
+    file_bytes: builtins.int
+    """of the append-only file"""
+    latency_mean_s: builtins.float
+    """round trip from this replica"""
+    def __init__(
+        self,
+        *,
+        memory_bytes: builtins.int = ...,
+        memory_limit_bytes: builtins.int = ...,
+        writes_to_disk: builtins.bool = ...,
+        file_bytes: builtins.int = ...,
+        latency_mean_s: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["file_bytes", b"file_bytes", "latency_mean_s", b"latency_mean_s", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "writes_to_disk", b"writes_to_disk"]) -> None: ...
+
+Global___StorageStats: typing_extensions.TypeAlias = StorageStats
+
+@typing.final
 class SampleRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -49,6 +49,21 @@ class ReplayStub(object):
                 request_serializer=protos_dot_replay__pb2.InsertRequest.SerializeToString,
                 response_deserializer=protos_dot_replay__pb2.InsertResponse.FromString,
                 _registered_method=True)
+        self.Import = channel.stream_stream(
+                '/vdfd.v1.Replay/Import',
+                request_serializer=protos_dot_replay__pb2.InsertRequest.SerializeToString,
+                response_deserializer=protos_dot_replay__pb2.InsertResponse.FromString,
+                _registered_method=True)
+        self.ReadWindow = channel.unary_stream(
+                '/vdfd.v1.Replay/ReadWindow',
+                request_serializer=protos_dot_replay__pb2.ReadWindowRequest.SerializeToString,
+                response_deserializer=protos_dot_replay__pb2.ReadWindowResponse.FromString,
+                _registered_method=True)
+        self.GetStats = channel.unary_unary(
+                '/vdfd.v1.Replay/GetStats',
+                request_serializer=protos_dot_replay__pb2.GetStatsRequest.SerializeToString,
+                response_deserializer=protos_dot_replay__pb2.GetStatsResponse.FromString,
+                _registered_method=True)
         self.Sample = channel.stream_stream(
                 '/vdfd.v1.Replay/Sample',
                 request_serializer=protos_dot_replay__pb2.SampleRequest.SerializeToString,
@@ -117,6 +132,35 @@ class ReplayServicer(object):
         named; the others of its group are stored all the same and the stream lives
         on. Without a registered spec: FAILED_PRECONDITION. A group has at most 1024
         episodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Import(self, request_iterator, context):
+        """The same for a data set that was exported before: the rate limiter does not hold
+        it back, and no evaluation falls due of the steps that it adds. Its episodes count
+        as inserts, so samples per insert hold over them too: a learner without actors
+        gets samples_per_insert samples for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadWindow(self, request, context):
+        """All episodes of the window, in the order in which they were stored. Moves no
+        counter. Episodes that leave the window before they are read are left out: their
+        numbers are missing. The first response says which numbers the stream is about,
+        with or without episodes. After a broken stream the client asks again, `begin` the
+        number after the last it got, and `end` what it was told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStats(self, request, context):
+        """What is in the window, how old it is, and what the service and its storage need.
+        Bounded work: distributions are of at most 1024 episodes, spread evenly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,6 +251,21 @@ def add_ReplayServicer_to_server(servicer, server):
                     servicer.Insert,
                     request_deserializer=protos_dot_replay__pb2.InsertRequest.FromString,
                     response_serializer=protos_dot_replay__pb2.InsertResponse.SerializeToString,
+            ),
+            'Import': grpc.stream_stream_rpc_method_handler(
+                    servicer.Import,
+                    request_deserializer=protos_dot_replay__pb2.InsertRequest.FromString,
+                    response_serializer=protos_dot_replay__pb2.InsertResponse.SerializeToString,
+            ),
+            'ReadWindow': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadWindow,
+                    request_deserializer=protos_dot_replay__pb2.ReadWindowRequest.FromString,
+                    response_serializer=protos_dot_replay__pb2.ReadWindowResponse.SerializeToString,
+            ),
+            'GetStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStats,
+                    request_deserializer=protos_dot_replay__pb2.GetStatsRequest.FromString,
+                    response_serializer=protos_dot_replay__pb2.GetStatsResponse.SerializeToString,
             ),
             'Sample': grpc.stream_stream_rpc_method_handler(
                     servicer.Sample,
@@ -320,6 +379,87 @@ class Replay(object):
             '/vdfd.v1.Replay/Insert',
             protos_dot_replay__pb2.InsertRequest.SerializeToString,
             protos_dot_replay__pb2.InsertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Import(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vdfd.v1.Replay/Import',
+            protos_dot_replay__pb2.InsertRequest.SerializeToString,
+            protos_dot_replay__pb2.InsertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadWindow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vdfd.v1.Replay/ReadWindow',
+            protos_dot_replay__pb2.ReadWindowRequest.SerializeToString,
+            protos_dot_replay__pb2.ReadWindowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vdfd.v1.Replay/GetStats',
+            protos_dot_replay__pb2.GetStatsRequest.SerializeToString,
+            protos_dot_replay__pb2.GetStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

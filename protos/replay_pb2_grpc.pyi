@@ -92,6 +92,54 @@ _ReplayInsertType = typing_extensions.TypeVar(
     ],
 )
 
+_ReplayImportType = typing_extensions.TypeVar(
+    '_ReplayImportType',
+    grpc.StreamStreamMultiCallable[
+        protos.replay_pb2.InsertRequest,
+        protos.replay_pb2.InsertResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        protos.replay_pb2.InsertRequest,
+        protos.replay_pb2.InsertResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        protos.replay_pb2.InsertRequest,
+        protos.replay_pb2.InsertResponse,
+    ],
+)
+
+_ReplayReadWindowType = typing_extensions.TypeVar(
+    '_ReplayReadWindowType',
+    grpc.UnaryStreamMultiCallable[
+        protos.replay_pb2.ReadWindowRequest,
+        protos.replay_pb2.ReadWindowResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        protos.replay_pb2.ReadWindowRequest,
+        protos.replay_pb2.ReadWindowResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        protos.replay_pb2.ReadWindowRequest,
+        protos.replay_pb2.ReadWindowResponse,
+    ],
+)
+
+_ReplayGetStatsType = typing_extensions.TypeVar(
+    '_ReplayGetStatsType',
+    grpc.UnaryUnaryMultiCallable[
+        protos.replay_pb2.GetStatsRequest,
+        protos.replay_pb2.GetStatsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.replay_pb2.GetStatsRequest,
+        protos.replay_pb2.GetStatsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        protos.replay_pb2.GetStatsRequest,
+        protos.replay_pb2.GetStatsResponse,
+    ],
+)
+
 _ReplaySampleType = typing_extensions.TypeVar(
     '_ReplaySampleType',
     grpc.StreamStreamMultiCallable[
@@ -188,7 +236,7 @@ _ReplayListEvaluationsType = typing_extensions.TypeVar(
     ],
 )
 
-class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _ReplayInsertType, _ReplaySampleType, _ReplayPublishWeightsType, _ReplayFetchWeightsType, _ReplayClaimEvaluationType, _ReplayReportEvaluationType, _ReplayListEvaluationsType]):
+class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _ReplayInsertType, _ReplayImportType, _ReplayReadWindowType, _ReplayGetStatsType, _ReplaySampleType, _ReplayPublishWeightsType, _ReplayFetchWeightsType, _ReplayClaimEvaluationType, _ReplayReportEvaluationType, _ReplayListEvaluationsType]):
     @typing.overload
     def __init__(self: ReplayStub[
         grpc.UnaryUnaryMultiCallable[
@@ -202,6 +250,18 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
         grpc.StreamStreamMultiCallable[
             protos.replay_pb2.InsertRequest,
             protos.replay_pb2.InsertResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            protos.replay_pb2.InsertRequest,
+            protos.replay_pb2.InsertResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            protos.replay_pb2.ReadWindowRequest,
+            protos.replay_pb2.ReadWindowResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            protos.replay_pb2.GetStatsRequest,
+            protos.replay_pb2.GetStatsResponse,
         ],
         grpc.StreamStreamMultiCallable[
             protos.replay_pb2.SampleRequest,
@@ -242,6 +302,18 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
         grpc.aio.StreamStreamMultiCallable[
             protos.replay_pb2.InsertRequest,
             protos.replay_pb2.InsertResponse,
+        ],
+        grpc.aio.StreamStreamMultiCallable[
+            protos.replay_pb2.InsertRequest,
+            protos.replay_pb2.InsertResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            protos.replay_pb2.ReadWindowRequest,
+            protos.replay_pb2.ReadWindowResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            protos.replay_pb2.GetStatsRequest,
+            protos.replay_pb2.GetStatsResponse,
         ],
         grpc.aio.StreamStreamMultiCallable[
             protos.replay_pb2.SampleRequest,
@@ -295,6 +367,26 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
     named; the others of its group are stored all the same and the stream lives
     on. Without a registered spec: FAILED_PRECONDITION. A group has at most 1024
     episodes.
+    """
+
+    Import: _ReplayImportType
+    """The same for a data set that was exported before: the rate limiter does not hold
+    it back, and no evaluation falls due of the steps that it adds. Its episodes count
+    as inserts, so samples per insert hold over them too: a learner without actors
+    gets samples_per_insert samples for each.
+    """
+
+    ReadWindow: _ReplayReadWindowType
+    """All episodes of the window, in the order in which they were stored. Moves no
+    counter. Episodes that leave the window before they are read are left out: their
+    numbers are missing. The first response says which numbers the stream is about,
+    with or without episodes. After a broken stream the client asks again, `begin` the
+    number after the last it got, and `end` what it was told.
+    """
+
+    GetStats: _ReplayGetStatsType
+    """What is in the window, how old it is, and what the service and its storage need.
+    Bounded work: distributions are of at most 1024 episodes, spread evenly.
     """
 
     Sample: _ReplaySampleType
@@ -357,6 +449,18 @@ ReplayAsyncStub: typing_extensions.TypeAlias = ReplayStub[
     grpc.aio.StreamStreamMultiCallable[
         protos.replay_pb2.InsertRequest,
         protos.replay_pb2.InsertResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        protos.replay_pb2.InsertRequest,
+        protos.replay_pb2.InsertResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        protos.replay_pb2.ReadWindowRequest,
+        protos.replay_pb2.ReadWindowResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.replay_pb2.GetStatsRequest,
+        protos.replay_pb2.GetStatsResponse,
     ],
     grpc.aio.StreamStreamMultiCallable[
         protos.replay_pb2.SampleRequest,
@@ -426,6 +530,41 @@ class ReplayServicer(metaclass=abc.ABCMeta):
         named; the others of its group are stored all the same and the stream lives
         on. Without a registered spec: FAILED_PRECONDITION. A group has at most 1024
         episodes.
+        """
+
+    @abc.abstractmethod
+    def Import(
+        self,
+        request_iterator: _MaybeAsyncIterator[protos.replay_pb2.InsertRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[protos.replay_pb2.InsertResponse], collections.abc.AsyncIterator[protos.replay_pb2.InsertResponse]]:
+        """The same for a data set that was exported before: the rate limiter does not hold
+        it back, and no evaluation falls due of the steps that it adds. Its episodes count
+        as inserts, so samples per insert hold over them too: a learner without actors
+        gets samples_per_insert samples for each.
+        """
+
+    @abc.abstractmethod
+    def ReadWindow(
+        self,
+        request: protos.replay_pb2.ReadWindowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[protos.replay_pb2.ReadWindowResponse], collections.abc.AsyncIterator[protos.replay_pb2.ReadWindowResponse]]:
+        """All episodes of the window, in the order in which they were stored. Moves no
+        counter. Episodes that leave the window before they are read are left out: their
+        numbers are missing. The first response says which numbers the stream is about,
+        with or without episodes. After a broken stream the client asks again, `begin` the
+        number after the last it got, and `end` what it was told.
+        """
+
+    @abc.abstractmethod
+    def GetStats(
+        self,
+        request: protos.replay_pb2.GetStatsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[protos.replay_pb2.GetStatsResponse, collections.abc.Awaitable[protos.replay_pb2.GetStatsResponse]]:
+        """What is in the window, how old it is, and what the service and its storage need.
+        Bounded work: distributions are of at most 1024 episodes, spread evenly.
         """
 
     @abc.abstractmethod

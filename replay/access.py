@@ -18,7 +18,10 @@ ROLES: Mapping[str, frozenset[str]] = {
     "actor": frozenset({"RegisterSpec", "GetStatus", "Insert", "FetchWeights"}),
     "evaluator": frozenset({"RegisterSpec", "GetStatus", "ClaimEvaluation", "ReportEvaluation"}),
     "learner": frozenset({"GetStatus", "Sample", "PublishWeights", "ListEvaluations"}),
-    "observer": frozenset({"GetStatus", "ListEvaluations"}),
+    "observer": frozenset({"GetStatus", "GetStats", "ListEvaluations"}),
+    "operator": frozenset(
+        {"RegisterSpec", "GetStatus", "GetStats", "ReadWindow", "Import", "ListEvaluations"}
+    ),
 }
 """Methods of the replay service by role. Everybody with a token may ask for its health."""
 

@@ -49,9 +49,9 @@ class Inserter:
         self._turn = asyncio.Lock()
 
     async def insert_all(
-        self, groups: AsyncIterator[Sequence[pb.Episode]], spec: EnvSpec
+        self, groups: AsyncIterator[Sequence[pb.Episode]], spec: EnvSpec, *, imported: bool = False
     ) -> AsyncGenerator[Inserted, None]:
-        """Answers every group, in order, when the storage holds it."""
+        """Answers every group, in order, when the storage holds it. `imported`: see Group."""
         loop = asyncio.get_running_loop()
 
         async def check(episodes: Sequence[pb.Episode]) -> list[NewEpisode | Rejection]:
@@ -59,14 +59,15 @@ class Inserter:
 
         async with aclosing(read_ahead(groups, check, CHECKED_AHEAD, self._storage.changes)) as checked:
             async for admitted in checked:
-                yield await self._insert(admitted)
+                yield await self._insert(admitted, imported=imported)
 
-    async def _insert(self, admitted: list[NewEpisode | Rejection]) -> Inserted:
+    async def _insert(self, admitted: list[NewEpisode | Rejection], *, imported: bool) -> Inserted:
         episodes = tuple(item for item in admitted if isinstance(item, NewEpisode))
         outcomes: tuple[Outcome, ...] = ()
         if episodes:
             offered = time.monotonic()
-            commit = await self._commit(Group(id=uuid.uuid4().hex, episodes=episodes))
+            group = Group(id=uuid.uuid4().hex, episodes=episodes, imported=imported)
+            commit = await self._commit(group)
             self._recorder.waited(time.monotonic() - offered)
             outcomes, counters = commit.outcomes, commit.counters
             self._observe(episodes, commit)

@@ -12,6 +12,7 @@ from replay.storage import (
     NO_WEIGHTS,
     Claim,
     Commit,
+    EpisodeRecord,
     Group,
     NewEpisode,
     Outcome,
@@ -40,6 +41,7 @@ class MemoryStorage:
         self._run = RunParameters(total_env_steps=0, batch_size=0, seed=0, samples_per_insert=0)
         self._spec: EnvSpec | None = None
         self._blobs: dict[int, bytes] = {}
+        self._records: dict[int, EpisodeRecord] = {}
         self._last_seq: dict[str, int] = {}
         self._env_steps, self._head, self._tail, self._window_bytes, self._samples = 0, 0, 0, 0, 0
         self._stream = 0
@@ -68,6 +70,7 @@ class MemoryStorage:
             memory_bytes=self._window_bytes,
             memory_limit_bytes=0,
             writes_to_disk=False,
+            file_bytes=0,
             latency=Histogram().stats(),
         )
 
@@ -106,17 +109,21 @@ class MemoryStorage:
     async def commit(self, group: Group, *, again: bool) -> Commit:  # noqa: ARG002 - nothing was sent before
         """See Storage."""
         outcomes, stored = self._judge(group)
-        if stored and not self._rules.may_insert(self._head, self._samples):
+        if stored and not (group.imported or self._rules.may_insert(self._head, self._samples)):
             return self._commit(held_back=True, outcomes=())
         first_index, env_steps, batch_was_due = self._head, self._env_steps, self._batch_due()
         for episode in stored:
-            self._blobs[self._head] = episode.blob
-            self._head += 1
             self._env_steps += episode.meta.length
+            self._blobs[self._head] = episode.blob
+            self._records[self._head] = EpisodeRecord(
+                meta=episode.meta, env_steps=self._env_steps, stored_at_s=time.time()
+            )
+            self._head += 1
             self._window_bytes += len(episode.blob)
             self._last_seq[episode.meta.session] = episode.meta.seq
         self._evict()
-        self._add_points(env_steps)
+        if not group.imported:
+            self._add_points(env_steps)
         completed = self._complete() and env_steps < self._run.total_env_steps
         if completed or (self._batch_due() and not batch_was_due):
             self._changes.notify(Topic.EPISODES)
@@ -146,6 +153,7 @@ class MemoryStorage:
     def _evict(self) -> None:
         while self._rules.must_evict(self._head - self._tail, self._window_bytes):
             self._window_bytes -= len(self._blobs.pop(self._tail))
+            del self._records[self._tail]
             self._tail += 1
 
     def _add_points(self, env_steps_before: int) -> None:
@@ -184,6 +192,14 @@ class MemoryStorage:
     async def read(self, indices: Sequence[int]) -> list[bytes | None]:
         """See Storage."""
         return [self._blobs.get(index) for index in indices]
+
+    async def records(self, indices: Sequence[int]) -> list[EpisodeRecord | None]:
+        """See Storage."""
+        return [self._records.get(index) for index in indices]
+
+    async def now_s(self) -> float:
+        """See Storage."""
+        return time.time()
 
     async def publish_weights(self, weights: Weights) -> None:
         """See Storage."""

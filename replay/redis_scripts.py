@@ -6,6 +6,7 @@ Keys, all with the run's prefix:
     state                hash    env_steps head tail bytes samples stream weights_session weights_version
     seqs                 hash    session -> last stored seq
     episode:<index>      string  an Episode message
+    stored               hash    index -> "<env_steps after it> <ms since 1970>", of the window's episodes
     weights:<id>         string  safetensors; id is "<session> <version>"
     due                  zset    evaluation points that are not reported
     due:weights          hash    point -> id of its weights; absent while it waits for the first ones
@@ -91,23 +92,24 @@ end
 return {}
 """)
 
-# ARGV: limiter; 4 window_episodes, 5 window_bytes, 6 evaluation_interval, 7 upload prefix, then per episode
-# session, seq, length. Returns {'HELD'|'MISSING'|outcomes, first index, tail, env_steps, head, samples,
-# weights_version, total}.
+# ARGV: limiter; 4 window_episodes, 5 window_bytes, 6 evaluation_interval, 7 upload prefix, 8 '1' if imported,
+# then per episode session, seq, length. Returns {'HELD'|'MISSING'|outcomes, first index, tail, env_steps,
+# head, samples, weights_version, total}.
 COMMIT = Script(
     _LIMITER
     + """
 local window_episodes, window_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
-local interval, upload, count = tonumber(ARGV[6]), ARGV[7], (#ARGV - 7) / 3
+local interval, upload, imported = tonumber(ARGV[6]), ARGV[7], ARGV[8] == '1'
+local count = (#ARGV - 8) / 3
 local first_index, steps_before, samples_were_due = head, env_steps, may_sample()
 local function answer(outcomes)
   local version = redis.call('HGET', state, 'weights_version')
   return {outcomes, first_index, tail, env_steps, head, samples, version, total}
 end
 
-local outcomes, stored, last_seq, steps = {}, {}, {}, env_steps
+local outcomes, stored, marks, last_seq, steps = {}, {}, {}, {}, env_steps
 for i = 1, count do
-  local session, seq, length = ARGV[5 + 3 * i], ARGV[6 + 3 * i], tonumber(ARGV[7 + 3 * i])
+  local session, seq, length = ARGV[6 + 3 * i], ARGV[7 + 3 * i], tonumber(ARGV[8 + 3 * i])
   local last = last_seq[session] or redis.call('HGET', prefix .. 'seqs', session)
   if last and seq <= last then
     outcomes[i] = 'D'
@@ -115,16 +117,19 @@ for i = 1, count do
     outcomes[i] = 'C'
   else
     outcomes[i], last_seq[session], steps = 'S', seq, steps + length
-    stored[#stored + 1] = i
+    stored[#stored + 1], marks[#marks + 1] = i, steps
   end
 end
-if #stored > 0 and not may_insert() then return answer('HELD') end
+if #stored > 0 and not imported and not may_insert() then return answer('HELD') end
 for _, i in ipairs(stored) do
   if redis.call('EXISTS', upload .. i) == 0 then return answer('MISSING') end
 end
 
-for _, i in ipairs(stored) do
+local now = redis.call('TIME')
+now = string.format(' %.0f', now[1] * 1000 + math.floor(now[2] / 1000))
+for n, i in ipairs(stored) do
   local episode = episode_key(head)
+  redis.call('HSET', prefix .. 'stored', string.format('%.0f', head), string.format('%.0f', marks[n]) .. now)
   redis.call('RENAME', upload .. i, episode)
   redis.call('PERSIST', episode)
   bytes, head = bytes + redis.call('STRLEN', episode), head + 1
@@ -137,12 +142,14 @@ for session, seq in pairs(last_seq) do redis.call('HSET', prefix .. 'seqs', sess
 while head - tail > window_episodes or (bytes > window_bytes and head - tail > batch_size) do
   bytes = bytes - redis.call('STRLEN', episode_key(tail))
   redis.call('UNLINK', episode_key(tail))
+  redis.call('HDEL', prefix .. 'stored', string.format('%.0f', tail))
   tail = tail + 1
 end
 redis.call('HSET', state, 'env_steps', env_steps, 'head', head, 'tail', tail, 'bytes', bytes)
 
 local weights, session = newest_weights()
-for point = (math.floor(steps_before / interval) + 1) * interval, env_steps, interval do
+local last_point = imported and 0 or env_steps
+for point = (math.floor(steps_before / interval) + 1) * interval, last_point, interval do
   redis.call('ZADD', due, point, point)
   if session ~= '' then redis.call('HSET', due_weights, point, weights) end
   publish('evaluations')

@@ -11,6 +11,7 @@ from common import codec
 from common.types import Counters, EnvSpec, Evaluation, Weights
 from protos import replay_pb2 as pb
 from replay import redis_scripts as scripts
+from replay import wire
 from replay.changes import Changes
 from replay.errors import RunMismatchError, StateConflictError
 from replay.redis_link import Argument, RedisLink
@@ -18,6 +19,7 @@ from replay.storage import (
     NO_WEIGHTS,
     Claim,
     Commit,
+    EpisodeRecord,
     Group,
     Outcome,
     Reservation,
@@ -66,6 +68,7 @@ class RedisStorage:
             memory_bytes=info["used_memory"],
             memory_limit_bytes=info["maxmemory"],
             writes_to_disk=info["aof_enabled"] == 1 and set(last_writes) == {"ok"},
+            file_bytes=info.get("aof_current_size", 0),
             latency=self._link.latency.stats(),
         )
 
@@ -105,7 +108,7 @@ class RedisStorage:
         """See Storage. The first time the blobs travel in the same round trip as the script's call."""
         rules, upload = self._rules, self._link.key(f"upload:{group.id}:")
         bounds = (rules.window_episodes, rules.window_bytes, rules.evaluation_interval)
-        arguments: list[Argument] = [*self._limiter, *bounds, upload]
+        arguments: list[Argument] = [*self._limiter, *bounds, upload, int(group.imported)]
         for episode in group.episodes:
             arguments += (episode.meta.session, _decimal(episode.meta.seq), episode.meta.length)
         blobs = {f"{upload}{n}": episode.blob for n, episode in enumerate(group.episodes, 1)}
@@ -136,6 +139,22 @@ class RedisStorage:
         keys = (self._link.key(f"episode:{index}") for index in indices)
         blobs: list[bytes | None] = await self._link.command("MGET", *keys)
         return blobs
+
+    async def records(self, indices: Sequence[int]) -> list[EpisodeRecord | None]:
+        """See Storage. Reads the beginnings of the episodes only."""
+        if not indices:
+            return []
+        key = self._link.key
+        marks, *heads = await self._link.transaction(
+            ("HMGET", key("stored"), *indices),
+            *(("GETRANGE", key(f"episode:{index}"), 0, wire.META_BYTES - 1) for index in indices),
+        )
+        return [_record(mark, head) for mark, head in zip(marks, heads, strict=True)]
+
+    async def now_s(self) -> float:
+        """See Storage."""
+        seconds, microseconds = await self._link.command("TIME")
+        return int(seconds) + int(microseconds) / 1e6
 
     async def publish_weights(self, weights: Weights) -> None:
         """See Storage."""
@@ -204,6 +223,13 @@ class RedisStorage:
         key = self._link.key(f"weights:{weights.session} {_decimal(weights.version)}")
         data: bytes | None = await self._link.command("GET", key)
         return data
+
+
+def _record(mark: bytes | None, head: bytes) -> EpisodeRecord | None:
+    if mark is None:
+        return None
+    env_steps, stored_at_ms = map(int, mark.split())
+    return EpisodeRecord(meta=wire.episode_meta(head), env_steps=env_steps, stored_at_s=stored_at_ms / 1000)
 
 
 def _decimal(number: int) -> str:

@@ -28,6 +28,7 @@ from replay.metrics import ReplayMetrics
 from replay.redis_link import RedisLink
 from replay.redis_server import redis_server
 from replay.redis_storage import RedisStorage
+from replay.report import Reporter
 from replay.sampler import Sampler
 from replay.service import ReplayService, add_to_server
 from replay.settings import ReplaySettings
@@ -206,7 +207,8 @@ def _service(
     cache, inserts, samples = EpisodeCache(settings.cache_bytes), InsertRecorder(), SampleRecorder()
     inserter = Inserter(storage, cache, inserts, executor, max_episode_bytes=settings.max_episode_bytes)
     sampler = Sampler(storage, cache, samples, seed=run.seed, batch_size=run.batch_size)
-    service = ReplayService(storage, inserter, sampler, inserts, settings)
+    reporter = Reporter(storage, cache, inserts, samples, settings)
+    service = ReplayService(storage, inserter, sampler, inserts, reporter, settings)
     return service, ReplayMetrics(storage, cache, inserts, samples)
 
 

@@ -15,11 +15,13 @@ from replay import wire
 from replay.admission import Rejection, checked_evaluation, checked_spec, checked_weights
 from replay.errors import InvalidRequestError, StateConflictError, UnavailableError
 from replay.inserter import Inserted, Inserter
+from replay.report import Reporter
 from replay.sampler import Credits, Sampler
 from replay.settings import ReplaySettings
 from replay.stats import InsertRecorder
 from replay.storage import Outcome, Storage
 from replay.waiting import claim_evaluation, fetch_weights, wait_seconds
+from replay.window_reader import read_window
 
 Context = grpc.aio.ServicerContext[object, object]
 
@@ -39,12 +41,14 @@ class ReplayService(pb_grpc.ReplayServicer):
         inserter: Inserter,
         sampler: Sampler,
         recorder: InsertRecorder,
+        reporter: Reporter,
         settings: ReplaySettings,
     ) -> None:
         self._storage = storage
         self._inserter = inserter
         self._sampler = sampler
         self._recorder = recorder
+        self._reporter = reporter
         self._settings = settings
 
     async def RegisterSpec(
@@ -88,13 +92,43 @@ class ReplayService(pb_grpc.ReplayServicer):
     ) -> AsyncIterator[pb.InsertResponse]:
         """See the protocol."""
         async with _statuses(context):
-            spec = await self._storage.spec()
-            if spec is None:
-                raise StateConflictError("no spec is registered; call RegisterSpec first")
-            groups: AsyncIterator[Sequence[pb.Episode]] = (request.episodes async for request in requests)
-            async with aclosing(self._inserter.insert_all(groups, spec)) as answers:
-                async for inserted in answers:
-                    yield _insert_response(inserted)
+            async for response in self._insert(requests, imported=False):
+                yield response
+
+    async def Import(
+        self, requests: AsyncIterator[pb.InsertRequest], context: Context
+    ) -> AsyncIterator[pb.InsertResponse]:
+        """See the protocol."""
+        async with _statuses(context):
+            async for response in self._insert(requests, imported=True):
+                yield response
+
+    async def _insert(
+        self, requests: AsyncIterator[pb.InsertRequest], *, imported: bool
+    ) -> AsyncIterator[pb.InsertResponse]:
+        spec = await self._storage.spec()
+        if spec is None:
+            raise StateConflictError("no spec is registered; call RegisterSpec first")
+        groups: AsyncIterator[Sequence[pb.Episode]] = (request.episodes async for request in requests)
+        async with aclosing(self._inserter.insert_all(groups, spec, imported=imported)) as answers:
+            async for inserted in answers:
+                yield _insert_response(inserted)
+
+    async def ReadWindow(
+        self, request: pb.ReadWindowRequest, context: Context
+    ) -> AsyncIterator[pb.ReadWindowResponse]:
+        """See the protocol."""
+        async with (
+            _statuses(context),
+            aclosing(read_window(self._storage, request.begin, request.end)) as responses,
+        ):
+            async for response in responses:
+                yield response
+
+    async def GetStats(self, _request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
+        """See the protocol."""
+        async with _statuses(context):
+            return await self._reporter.report()
 
     async def Sample(  # type: ignore[override] # bytes in place of messages
         self, requests: AsyncIterator[pb.SampleRequest], context: Context

@@ -17,8 +17,8 @@ class ReplaySettings(Settings):
     """File with the password of the user in redis_url. Certificates are named in the address itself:
     rediss://user@host:6379?ssl_ca_certs=...&ssl_certfile=...&ssl_keyfile=..."""
     tokens_file: str = ""
-    """Who may do what: a line "ROLE SHA256-OF-TOKEN" per token; roles: actor, evaluator, learner, observer.
-    Empty: whoever can connect may do all."""
+    """Who may do what: a line "ROLE SHA256-OF-TOKEN" per token; roles: actor, evaluator, learner, observer,
+    operator. Empty: whoever can connect may do all."""
     redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "vdfd"
     """All keys begin with it; runs that share a Redis need different ones."""
     redis_timeout_s: PositiveFloat = 5.0

@@ -87,6 +87,8 @@ class Group:
     id: str
     """Unique; the same when the group is offered again."""
     episodes: tuple[NewEpisode, ...]
+    imported: bool = False
+    """From a data set: the rate limiter does not hold it back, and no evaluation falls due of its steps."""
 
 
 class Outcome(StrEnum):
@@ -119,6 +121,17 @@ class Reservation:
     """The run has all its steps and no further batch is due."""
     tail: int
     head: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpisodeRecord:
+    """What is known of a stored episode without reading its payload."""
+
+    meta: EpisodeMeta
+    env_steps: int
+    """Of the run when it was stored, its own included."""
+    stored_at_s: float
+    """Seconds since 1970, by the storage's clock."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +169,8 @@ class StorageStats:
     """0: none."""
     writes_to_disk: bool
     """False: what it acknowledges now may not survive it."""
+    file_bytes: int
+    """Of what it writes."""
     latency: HistogramStats
     """Seconds per round trip of this replica."""
 
@@ -227,6 +242,14 @@ class Storage(Protocol):
 
     async def read(self, indices: Sequence[int]) -> list[bytes | None]:
         """The blobs of these episodes; None for those that have left the window."""
+        ...
+
+    async def records(self, indices: Sequence[int]) -> list[EpisodeRecord | None]:
+        """What is known of these episodes; None for those that have left the window."""
+        ...
+
+    async def now_s(self) -> float:
+        """The storage's clock, by which `stored_at_s` is."""
         ...
 
     async def publish_weights(self, weights: Weights) -> None:

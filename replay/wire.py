@@ -2,16 +2,23 @@
 
 A protobuf message is the concatenation of its fields, so an Episode that is stored serialised becomes a field
 by writing its tag and length before it: one copy, where parsing and serialising it again would take five.
+What is known of an episode stands at its beginning, and can be read without the rest.
 """
 
 from collections.abc import Iterator, Sequence
 
+from common import codec
+from common.types import EpisodeMeta
 from protos import replay_pb2 as pb
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """A response is closed when it has reached this size."""
 
+META_BYTES = 512
+"""The first bytes of an Episode message that surely hold its meta: names have at most 64 characters."""
+
 _LENGTH_DELIMITED = 2
+_META_TAG = pb.Episode.META_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 _EPISODE_TAG = bytes([pb.SampleResponse.EPISODES_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 
 
@@ -32,6 +39,25 @@ def batch_responses(batch: int, blobs: Sequence[bytes]) -> Iterator[bytes]:
 def end_of_run() -> bytes:
     """The last response of a run."""
     return pb.SampleResponse(end_of_run=True).SerializeToString()
+
+
+def episode_meta(head: bytes) -> EpisodeMeta:
+    """The meta of an Episode message, from its first META_BYTES bytes."""
+    tag, at = _read_varint(head, 0)
+    size, at = _read_varint(head, at)
+    if tag != _META_TAG or at + size > len(head):
+        raise ValueError("not the beginning of an Episode message")
+    meta = pb.EpisodeMeta.FromString(head[at : at + size])
+    return codec.episode_from_proto(pb.Episode(meta=meta)).meta
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        number |= (data[at] & 0x7F) << shift
+        if data[at] <= 0x7F:
+            return number, at + 1
+        at, shift = at + 1, shift + 7
 
 
 def _varint(number: int) -> bytes:

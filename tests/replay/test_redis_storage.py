@@ -50,7 +50,7 @@ async def test_nothing_is_left_beside_the_window(storage, redis, prefix):
     for version in (1, 2, 2):
         await storage.publish_weights(Weights(session="x", version=version, data=b"w"))
     episodes = {f"episode:{index}" for index in range(4)}
-    assert await keys(redis, prefix) == episodes | {"run", "state", "seqs", f"weights:x {2:020d}"}
+    assert await keys(redis, prefix) == episodes | {"run", "state", "stored", "seqs", f"weights:x {2:020d}"}
     for name in episodes | {f"weights:x {2:020d}"}:
         assert await redis.ttl(f"{{{prefix}}}:{name}") == -1, "what is stored must not expire"
 

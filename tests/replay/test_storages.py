@@ -1,18 +1,21 @@
 """What every storage promises; one suite, run on all of them."""
 
 import dataclasses
+import uuid
 
 import numpy as np
 import pytest
 
+from common.codec import episode_from_proto
 from common.types import Weights
 from replay.changes import Topic
 from replay.errors import RunMismatchError, StateConflictError
 from replay.memory_storage import MemoryStorage
-from replay.storage import NO_WEIGHTS, Group, Outcome
+from replay.storage import NO_WEIGHTS, Group, NewEpisode, Outcome
 from tests.episodes import SPEC
 from tests.replay.conftest import RULES, RUN
 from tests.replay.groups import blob, episode, evaluation, group
+from tests.replay.running import message
 
 STORED, DUPLICATE, RUN_COMPLETE = Outcome.STORED, Outcome.DUPLICATE, Outcome.RUN_COMPLETE
 
@@ -348,3 +351,41 @@ async def _outcome(storage, operation):
                 return await storage.report_evaluation(evaluation(30 * a))
     except StateConflictError as error:
         return str(error)
+
+
+def real_group(*seqs, imported=False, **meta):
+    """Of whole messages, as `records` reads them."""
+    episodes = [message(seq, **meta) for seq in seqs]
+    blobs = [NewEpisode(meta=episode_from_proto(e).meta, blob=e.SerializeToString()) for e in episodes]
+    return Group(id=uuid.uuid4().hex, episodes=tuple(blobs), imported=imported)
+
+
+async def test_records_tell_of_episodes_in_the_window(open_run):
+    storage = await open_run(dataclasses.replace(RULES, window_episodes=3))
+    longest_names = {"session": "s" * 64, "actor": "é" * 64, "seed": 2**64 - 1, "weights_version": 2**64 - 1}
+    before_s = await storage.now_s()
+    await storage.commit(real_group(1, 2, length=7), again=False)
+    await storage.commit(real_group(2**64 - 2, 2**64 - 1, length=3, **longest_names), again=False)
+    gone, first, *_, last, not_yet = await storage.records([0, 1, 2, 3, 4])
+    assert gone is None and not_yet is None
+    assert (first.meta.seq, first.meta.length, first.env_steps) == (2, 7, 14)
+    assert (last.meta.seq, last.meta.session, last.meta.actor) == (2**64 - 1, "s" * 64, "é" * 64)
+    assert last.env_steps == 20
+    assert before_s - 0.002 <= first.stored_at_s <= last.stored_at_s <= await storage.now_s()
+    assert await storage.records([]) == []
+
+
+async def test_an_imported_group_waits_for_nothing_and_makes_no_evaluation_due(open_run):
+    storage = await open_run()
+    await storage.publish_weights(Weights(session="l", version=1, data=b"w"))
+    for first in range(1, 16, 5):
+        done = await storage.commit(
+            real_group(*range(first, first + 5), length=10, imported=True), again=False
+        )
+        assert not done.held_back
+    status = await storage.status()
+    assert (status.counters.env_steps, status.evaluations_pending) == (150, 0)
+    assert (await storage.commit(real_group(16, length=10), again=False)).held_back
+    assert [step.granted for step in await sample(storage, 9)] == [True] * 7 + [False] * 2, "2 per insert"
+    await storage.commit(real_group(*range(16, 21), length=10), again=False)
+    assert (await storage.status()).evaluations_pending == 1, "200 steps, by play again"

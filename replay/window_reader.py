@@ -1,0 +1,56 @@
+"""The whole window in order, in pieces of bounded size, while it may be moving."""
+
+from collections.abc import AsyncGenerator
+
+from protos import replay_pb2 as pb
+from replay.changes import Changes
+from replay.errors import DrainingError, InvalidRequestError
+from replay.storage import EpisodeRecord, Storage
+from replay.wire import CHUNK_BYTES
+
+MAX_EPISODES_AT_ONCE = 256
+
+
+async def read_window(storage: Storage, begin: int, end: int) -> AsyncGenerator[pb.ReadWindowResponse, None]:
+    """Responses of about CHUNK_BYTES with the episodes of [begin, end) that are in the window.
+
+    The first one has no episodes: it says what the stream is about. Raises InvalidRequestError if `end` is
+    not stored yet.
+    """
+    status = await storage.status()
+    if end > status.head:
+        raise InvalidRequestError(f"end: {end}, but only {status.head} episodes are stored")
+    begin, end = max(begin, status.tail), end or status.head
+    yield pb.ReadWindowResponse(begin=min(begin, end), end=end)
+    mean_bytes = status.window_bytes // max(1, status.head - status.tail)
+    at_once = max(1, min(MAX_EPISODES_AT_ONCE, CHUNK_BYTES // max(1, mean_bytes)))
+    for first in range(begin, end, at_once):
+        _check_draining(storage.changes)
+        for response in await _read(storage, range(first, min(end, first + at_once))):
+            yield response
+
+
+async def _read(storage: Storage, indices: range) -> list[pb.ReadWindowResponse]:
+    blobs, records = await storage.read(indices), await storage.records(indices)
+    responses, size = [pb.ReadWindowResponse()], 0
+    for index, blob, record in zip(indices, blobs, records, strict=True):
+        if blob is None:
+            continue
+        if size >= CHUNK_BYTES:
+            responses.append(pb.ReadWindowResponse())
+            size = 0
+        responses[-1].episodes.append(_stored_episode(index, blob, record))
+        size += len(blob)
+    return responses
+
+
+def _stored_episode(index: int, blob: bytes, record: EpisodeRecord | None) -> pb.StoredEpisode:
+    stored = pb.StoredEpisode(number=index, episode=pb.Episode.FromString(blob))
+    if record is not None:  # it may have left the window since it was read
+        stored.env_steps, stored.stored_at_s = record.env_steps, record.stored_at_s
+    return stored
+
+
+def _check_draining(changes: Changes) -> None:
+    if changes.draining:
+        raise DrainingError
