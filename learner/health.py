@@ -4,8 +4,13 @@
 than the mean. Measured at k = 1 .. j for what the mixer is given (the policy's own actions) and
 with the actions that were really taken (the dynamics alone).
 
+And does the mixer use it? Each input x of the mixing has the weight sum |x dQ_tot/dx|; its share is that over
+the sum of all inputs' weights. The inputs are the state and what each branch adds to the rollout.
+
 Shapes: R rows, P steps, N agents, F features.
 """
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -45,6 +50,15 @@ def measure(
             right = avail == batch.avail_actions_RNA[rows_later]
             figures[f"avail_accuracy_k{k}"] = float(right.float().mean())
     return {f"world_model/{name}": value for name, value in figures.items()}
+
+
+def input_shares(value: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, float]:
+    """Share of every input in the gradient of the value's sum, times the input: "mixer_input/..."; sum 1."""
+    gradients = torch.autograd.grad(value.sum(), list(inputs.values()))
+    pairs = zip(inputs.items(), gradients, strict=True)
+    weights = {name: float((x.detach() * gradient).abs().sum()) for (name, x), gradient in pairs}
+    total = max(sum(weights.values()), 1e-12)
+    return {f"mixer_input/{name}": weight / total for name, weight in weights.items()}
 
 
 def later_rows(batch: EpisodeBatch, horizon: int) -> list[tuple[Tensor, Tensor]]:

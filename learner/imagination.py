@@ -143,20 +143,21 @@ class Rollout(nn.Module):
         self.settings = settings
         self.gru = nn.GRU(agents * settings.latent_size, settings.rollout_size)
 
+    def terms(self, imagined: Imagined) -> dict[str, Tensor]:
+        """What each branch adds to O_{t+k}, [K, R, N * Z]; zeros where its mask is 0."""
+        masks = self.settings.masks
+        branches = {
+            "ac": (masks.ac, imagined.s_RNZ),
+            "af": (masks.af, imagined.v_RNZ),
+            "st": (masks.st, imagined.static_RNZ),
+        }
+        return {
+            name: self._masked(torch.stack(codes).flatten(-2), m) for name, (m, codes) in branches.items()
+        }
+
     def fuse(self, imagined: Imagined) -> Tensor:
         """O_{t+k} = M_ac s + M_af v + M_st z_static, [K, R, N * Z]."""
-        masks = self.settings.masks
-        branches = (
-            (masks.ac, imagined.s_RNZ),
-            (masks.af, imagined.v_RNZ),
-            (masks.st, imagined.static_RNZ),
-        )
-        terms = [
-            mask * self._normalise(torch.stack(codes).flatten(-2)) for mask, codes in branches if mask != 0
-        ]
-        if not terms:
-            return torch.zeros_like(torch.stack(imagined.s_RNZ).flatten(-2))
-        return torch.stack(terms).sum(dim=0)
+        return torch.stack(list(self.terms(imagined).values())).sum(dim=0)
 
     def forward(self, fused_KRF: Tensor) -> Tensor:
         """O_t^Rollout [R, W]."""
@@ -164,7 +165,9 @@ class Rollout(nn.Module):
         summary: Tensor = last[0]
         return summary
 
-    def _normalise(self, code_KRF: Tensor) -> Tensor:
-        if not self.settings.normalise_branches:
-            return code_KRF
-        return F.layer_norm(code_KRF, code_KRF.shape[-1:])
+    def _masked(self, code_KRF: Tensor, mask: float) -> Tensor:
+        if mask == 0:
+            return torch.zeros_like(code_KRF)
+        if self.settings.normalise_branches:
+            code_KRF = F.layer_norm(code_KRF, code_KRF.shape[-1:])
+        return mask * code_KRF

@@ -41,12 +41,17 @@ WORLD_MODEL = gauge(
     "figure",
     "k",
 )
+MIXER_INPUT = gauge(
+    "vdfd_mixer_input_ratio",
+    "Share in the mixer's input gradient: of the state, and of each branch.",
+    "input",
+)
 GPU_MEMORY = gauge("vdfd_learner_gpu_memory_bytes", "GPU memory in use; 0 on a CPU.")
 GPU_MEMORY_PEAK = gauge("vdfd_learner_gpu_memory_peak_bytes", "Its highest value so far.")
 DISK_FREE = gauge("vdfd_learner_disk_free_bytes", "Room left where the run directory is.")
 DISK_SIZE = gauge("vdfd_learner_disk_size_bytes", "Size of that disk.")
 
-BY_PREFIX = {"loss": LOSS, "grad_norm": GRADIENT, "q": Q}
+BY_PREFIX = {"loss": LOSS, "grad_norm": GRADIENT, "q": Q, "mixer_input": MIXER_INPUT}
 AT_K = re.compile(r"(.+)_k(\d+)")
 
 

@@ -44,10 +44,10 @@ def draw_health(run_dir: RunDir, path: Path, *, title: str) -> bool:
     records = list(read_records(run_dir.metrics))
     if not any(name.startswith(_PREFIX) for record in records for name in record):
         return False
-    figure = Figure(figsize=(13.0, 6.4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(13.0, 9.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"World model of {title}. {verdict(records)}", fontsize=11)
-    for axes, panel in zip(figure.subplots(2, 4).flatten(), _panels(), strict=True):
+    for axes, panel in zip(figure.subplots(3, 3).flatten(), _panels(), strict=True):
         _draw_panel(axes, panel, records)
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, format="png")
@@ -91,6 +91,14 @@ def _panels() -> Sequence[_Panel]:
             limits=(0, 1.03),
         ),
         _Panel(title="accuracy of available actions", lines=_by_horizon("avail_accuracy"), limits=(0, 1.03)),
+        _Panel(
+            title="share in the mixer's input gradient",
+            lines=tuple(
+                _Line(key=f"mixer_input/{name}", label=name, style=number % 3, dashed=number == 3)
+                for number, name in enumerate(("ac", "af", "st", "state"))
+            ),
+            limits=(0, 1.03),
+        ),
         _Panel(
             title="norms of gradients before clipping",
             lines=(

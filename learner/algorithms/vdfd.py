@@ -1,6 +1,6 @@
 """VDFD: QMIX's mixer, conditioned on the state and on what a disentangled world model imagines (the paper).
 
-Shapes: R rows, N agents, D hidden, S state, W rollout.
+Shapes: R rows, P steps, N agents, D hidden, S state, W rollout, K imagined moments, F = N * Z.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from common.agent import AgentNetwork, agent_inputs
 from common.labels import label
 from learner import health
-from learner.algorithms.value_decomposition import Histories, ValueDecomposition
+from learner.algorithms.value_decomposition import Histories, ValueDecomposition, values_of
 from learner.batching import EpisodeBatch
-from learner.imagination import Rollout, imagine
+from learner.imagination import Imagined, Rollout, imagine
 from learner.mixers import QmixMixer
 from learner.world_model import Beliefs, WorldModel
 
@@ -57,33 +57,49 @@ class Vdfd(ValueDecomposition):
         rollout_RW = self.rollout(batch, beliefs, target)
         return torch.cat((batch.state_RS, rollout_RW), dim=-1), losses
 
+    @property
+    def summarise(self) -> Rollout:
+        """The fusion of the branches and the GRU that reads it."""
+        rollout = self.online["rollout"]
+        assert isinstance(rollout, Rollout)
+        return rollout
+
     def rollout(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories) -> Tensor:
         """O_t^Rollout [R, W] of every row."""
-        summarise = self.online["rollout"]
-        assert isinstance(summarise, Rollout)
         with contextlib.nullcontext() if self.settings.world_model.td_gradient else torch.no_grad():
-            imagined = imagine(
-                self.world_model,
-                self.target_agent,
-                beliefs,
-                target.hidden_RND,
-                batch.obs_RNO,
-                batch.avail_actions_RNA,
-            )
-            fused = summarise.fuse(imagined)
+            fused = self.summarise.fuse(self._imagine(batch, beliefs, target))
         with label("rollout GRU"):
-            summary: Tensor = summarise(fused)
+            summary: Tensor = self.summarise(fused)
         return summary
 
+    def _imagine(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories) -> Imagined:
+        present = (beliefs, target.hidden_RND, batch.obs_RNO, batch.avail_actions_RNA)
+        return imagine(self.world_model, self.target_agent, *present)
+
     def health(self, batch: EpisodeBatch) -> dict[str, float]:
-        """How well the world model imagines (learner/health.py)."""
-        if not self.settings.world_model.prior:
-            return {}
+        """How well the world model imagines, and how much the mixer makes of it (learner/health.py)."""
         state = self.generator.get_state()
+        figures = {}
         with torch.no_grad():
             rows = agent_inputs(self.spec, batch.obs_RNO, batch.last_actions())
             target = self._histories(self.target_agent, rows, batch)
             _, beliefs = self.world_model.losses(batch, target.hidden_RND, self.generator)
-            figures = health.measure(self.world_model, self.target_agent, beliefs, target.hidden_RND, batch)
+            if self.settings.world_model.prior:
+                measured = (self.world_model, self.target_agent, beliefs, target.hidden_RND, batch)
+                figures = health.measure(*measured)
+            terms_KRF = self.summarise.terms(self._imagine(batch, beliefs, target))
+            q_RNA = self._histories(self.agent, rows, batch).q_RNA
         self.generator.set_state(state)  # measuring must not change what is trained
-        return figures
+        return {**figures, **self._mixer_inputs(batch, q_RNA, terms_KRF)}
+
+    def _mixer_inputs(
+        self, batch: EpisodeBatch, q_RNA: Tensor, terms_KRF: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """Shares of the state and of each branch in the gradient of Q_tot, for the actions taken."""
+        now = batch.step_rows_P
+        inputs = {"state": batch.state_RS[now], **{name: term[:, now] for name, term in terms_KRF.items()}}
+        inputs = {name: x.detach().requires_grad_() for name, x in inputs.items()}
+        fused_KPF = torch.stack([inputs[name] for name in terms_KRF]).sum(dim=0)
+        condition_PS = torch.cat((inputs["state"], self.summarise(fused_KPF)), dim=-1)
+        chosen_PN = values_of(q_RNA[now], batch.actions_PN)
+        return health.input_shares(self.online["mixer"](chosen_PN, condition_PS), inputs)

@@ -137,6 +137,7 @@ def test_an_actor_and_an_evaluator_tell_all_that_they_have():
 def test_the_learner_tells_all_that_it_has(tmp_path):
     recorder = Recorder(tmp_path, title="a run")
     newest = {"loss/td": 0.5, "grad_norm/value": 2.0, "q/taken": 1.0, "world_model/h_explained_copy_k2": 0.7}
+    newest |= {"mixer_input/ac": 0.25}
     recorder.record(learner_step=1, env_steps=1, figures=newest | {"loss/td": math.nan})
     recorder.close()
     recorder = Recorder(tmp_path, title="the run after a restart")
@@ -157,6 +158,7 @@ def test_the_learner_tells_all_that_it_has(tmp_path):
     assert told["vdfd_learner_not_finite_total",] == 1  # a learner that died of it does not forget it
     assert told["vdfd_learner_loss", "td"] == 0.5
     assert told["vdfd_world_model_ratio", "h_explained_copy", "2"] == 0.7
+    assert told["vdfd_mixer_input_ratio", "ac"] == 0.25
     assert told["vdfd_learner_part_seconds_total", "train"] == 3.0
     assert told["vdfd_learner_disk_free_bytes",] > 0
     assert {name for name, *_ in told} == named(learner.metrics)

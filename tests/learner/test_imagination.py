@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from common.agent import AgentNetwork, greedy_actions
-from learner import health
 from learner.imagination import Rollout, imagine, predicted_avail
 from learner.settings import BranchMasks
 from learner.world_model import Beliefs, WorldModel, one_hot
@@ -114,18 +113,3 @@ def test_the_summary_reads_from_the_last_moment_to_the_first(batch):
     fused = rollout.fuse(imagine(model, policy, *start))
     expected, _ = rollout.gru(torch.stack(list(fused)[::-1]))
     torch.testing.assert_close(rollout(fused), expected[-1])
-
-
-def test_health_pairs_rows_with_what_really_came_later(batch):
-    times = torch.repeat_interleave(torch.arange(len(batch.row_sizes_T)), batch.row_sizes_T)
-    ranks = torch.cat([torch.arange(int(n)) for n in batch.row_sizes_T])
-    for k, (now, later) in enumerate(health.later_rows(batch, 3), start=1):
-        torch.testing.assert_close(times[later], times[now] + k)
-        torch.testing.assert_close(ranks[later], ranks[now])
-        assert len(now) == sum(max(0, n + 1 - k) for n in (5, 12, 1, 12, 7))
-
-
-def test_health_knows_a_perfect_model_from_a_useless_one():
-    truth = torch.randn(1000, 3, 4)
-    assert health.explained(truth, truth) == pytest.approx(1.0)
-    assert health.explained(torch.zeros_like(truth), truth) == pytest.approx(0.0, abs=0.01)
