@@ -28,6 +28,10 @@ POLICY_TIME = counter("vdfd_actor_inference_seconds_total", "Time spent in choos
 ACKNOWLEDGED = counter("vdfd_actor_stored_episodes_total", "Episodes whose storage was acknowledged.")
 DUPLICATES = counter("vdfd_actor_duplicate_episodes_total", "Episodes sent again that were stored already.")
 INVALID = counter("vdfd_actor_invalid_episodes_total", "Episodes that the service refused.")
+QUEUE_WAIT = counter(
+    "vdfd_actor_queue_wait_seconds_total", "Time that play waited for the service; mostly the rate limiter."
+)
+PACK_TIME = counter("vdfd_actor_pack_seconds_total", "Time spent packing episodes, beside play.")
 SENT_BYTES = counter("vdfd_actor_sent_bytes_total", "Bytes of the acknowledged episodes.")
 STREAMS = counter("vdfd_actor_insert_streams_total", "Streams opened to the replay service.")
 HELD = gauge("vdfd_actor_held_episodes", "Finished episodes that are not acknowledged yet.")
@@ -63,6 +67,8 @@ def actor_figures(
     yield ACKNOWLEDGED(writer.stored)
     yield DUPLICATES(writer.duplicates)
     yield INVALID(writer.invalid)
+    yield QUEUE_WAIT(writer.wait_s)
+    yield PACK_TIME(writer.pack_s)
     yield SENT_BYTES(writer.sent_bytes)
     yield STREAMS(writer.streams)
     yield HELD(writer.held)

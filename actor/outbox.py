@@ -5,10 +5,12 @@ count towards the bounds. Any number of readers may look at the groups: a new st
 """
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 
 from common.codec import encode_episode, episode_to_proto
+from common.labels import label
 from common.types import Episode
 from protos import replay_pb2 as pb
 
@@ -46,6 +48,8 @@ class Outbox:
         self.held = 0
         """Episodes that are not acknowledged."""
         self.held_bytes = 0
+        self.pack_s = 0.0
+        """Time spent packing, beside play."""
         self._max_episodes, self._max_bytes, self._group_bytes = max_episodes, max_bytes, group_bytes
         self._waiting: deque[Episode] = deque()
         self._groups: deque[Group] = deque()
@@ -74,7 +78,9 @@ class Outbox:
     def pack_groups(self) -> None:
         """Packs what waits into groups until close(): the work of one thread."""
         while episodes := self._take_waiting():
-            encoded = [episode_to_proto(encode_episode(episode)) for episode in episodes]
+            began = time.perf_counter()
+            with label("encoding"):
+                encoded = [episode_to_proto(encode_episode(episode)) for episode in episodes]
             group = Group(
                 number=self._next_group,
                 request=pb.InsertRequest(episodes=encoded),
@@ -83,6 +89,7 @@ class Outbox:
             with self.changed:
                 self._groups.append(group)
                 self._next_group += 1
+                self.pack_s += time.perf_counter() - began
                 self.changed.notify_all()
 
     def next_after(self, number: int) -> Group | None:

@@ -8,6 +8,7 @@ all kept groups again, in order; the service knows by (session, seq) what it has
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from common import rpc
 from common.background import Background, cancel, reason, retrying, worth_retrying
 from common.codec import counters_from_proto
 from common.errors import FatalError
+from common.labels import label, labelled
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
 from common.types import Counters, Episode
@@ -45,6 +47,10 @@ class WriterStats:
     held: int
     """Episodes that are not acknowledged yet."""
     held_bytes: int
+    wait_s: float
+    """Time that play has waited for room: for the rate limiter, or for a service that is slow."""
+    pack_s: float
+    """Time spent packing episodes, beside play."""
 
 
 class _Stream:
@@ -72,6 +78,7 @@ class ReplayWriter:
         )
         self._changed = self._outbox.changed  # guards everything below too
         self._stored = self._duplicates = self._invalid = self._sent_bytes = self._streams = 0
+        self._wait_s = 0.0
         self._counters = Counters()
         self._run_complete = False
         self._refusal: FatalError | None = None
@@ -94,16 +101,19 @@ class ReplayWriter:
         """Whether the service has said that the run has all its steps."""
         return self._run_complete
 
+    @labelled("wait for room in the queue")
     def put(self, episode: Episode) -> bool:
         """Takes an episode as soon as there is room; false if the process was asked to stop before that.
 
         Raises FatalError when the service refuses our episodes.
         """
         outbox = self._outbox
+        began = time.perf_counter()
         with self._changed:
             self._changed.wait_for(
                 lambda: outbox.has_room(episode) or self._stop.is_set() or self._thread_ended()
             )
+            self._wait_s += time.perf_counter() - began
             self._check()
             if not outbox.has_room(episode):
                 return False
@@ -128,6 +138,8 @@ class ReplayWriter:
                 streams=self._streams,
                 held=self._outbox.held,
                 held_bytes=self._outbox.held_bytes,
+                wait_s=self._wait_s,
+                pack_s=self._outbox.pack_s,
             )
 
     def close(self) -> None:
@@ -210,7 +222,8 @@ class ReplayWriter:
         """All groups that are not acknowledged, from the oldest on, then every new one."""
         while (group := self._next_group(after=stream.sent, stream=stream)) is not None:
             stream.sent = group.number
-            yield group.request
+            with label("sending"):  # until gRPC asks for the next one
+                yield group.request
 
     def _accept(self, response: pb.InsertResponse) -> None:
         """Answers come in the order of the requests, so each is for the oldest group."""

@@ -17,6 +17,11 @@ TIME = counter(
     "part",
 )
 DATA_WAIT = counter("vdfd_learner_data_wait_seconds_total", "Time that training waited for batches.")
+LIMITER_WAIT = counter(
+    "vdfd_learner_limiter_wait_seconds_total",
+    "The part of the data wait in which the rate limiter let no batch go: actors are too few.",
+)
+DECODE = counter("vdfd_learner_decode_seconds_total", "Time spent unpacking batches, beside training.")
 RECEIVED_BYTES = counter("vdfd_learner_received_bytes_total", "Bytes of the batches received.")
 STREAMS = counter("vdfd_learner_sample_streams_total", "Streams opened to the replay service.")
 PUBLISHED = counter("vdfd_learner_weights_published_total", "Weights that the service has acknowledged.")
@@ -64,6 +69,8 @@ def learner_figures(
     for part, seconds in learner.part_s.items():
         yield TIME(seconds, part)
     yield DATA_WAIT(reader.wait_s)
+    yield LIMITER_WAIT(reader.limiter_wait_s)
+    yield DECODE(reader.decode_s)
     yield RECEIVED_BYTES(reader.received_bytes)
     yield STREAMS(reader.streams)
     yield PUBLISHED(publisher.published)

@@ -40,6 +40,8 @@ class Progress:
         figures = dict(zip(self._names, means, strict=True))
         figures["learner/steps_per_s"] = self._steps / elapsed_s
         figures["learner/data_wait_share"] = (stats.wait_s - self._stats.wait_s) / elapsed_s
+        limiter_wait_s = stats.limiter_wait_s - self._stats.limiter_wait_s
+        figures["learner/limiter_wait_share"] = limiter_wait_s / elapsed_s
         received = stats.received_bytes - self._stats.received_bytes
         figures["learner/received_mb_per_s"] = received / elapsed_s / 1e6
         self._begin(stats)

@@ -25,6 +25,7 @@ from common.errors import FatalError
 from common.settings import RpcSettings
 from common.types import EncodedEpisode, EnvSpec
 from learner.batching import EpisodeBatch, decode_batch
+from learner.data_waits import DataWaits
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayStub
 
@@ -45,6 +46,10 @@ class ReaderStats:
     """Payloads of all batches, dropped ones included."""
     wait_s: float
     """How long training has waited for batches."""
+    limiter_wait_s: float
+    """The part of it in which the service's rate limiter let no batch go: actors are too few or too slow."""
+    decode_s: float
+    """Time spent unpacking batches, beside training."""
     streams: int
     """Streams opened."""
 
@@ -78,7 +83,8 @@ class ReplayReader:
         self._run_complete = False
         self._requests: queue.SimpleQueue[pb.SampleRequest | None] = queue.SimpleQueue()
         self._call: grpc.Call | None = None
-        self._batches, self._received_bytes, self._wait_s, self._streams = 0, 0, 0.0, 0
+        self._batches, self._received_bytes, self._decode_s, self._streams = 0, 0, 0.0, 0
+        self._waits = DataWaits()
         self._thread = Background("replay-reader", self._run, on_end=self._wake)
         self._thread.start()
 
@@ -95,11 +101,11 @@ class ReplayReader:
 
         Raises FatalError when no batch can come any more although the run is not complete.
         """
-        began = time.monotonic()
         with self._changed:
             self._count_trained()
+            self._waits.waiting(True)
             self._changed.wait_for(lambda: self._ready or self._closing.is_set() or self._thread.ended)
-            self._wait_s += time.monotonic() - began
+            self._waits.waiting(False)
             if self._ready and not self._closing.is_set():
                 self._in_training = True
                 self._batches += 1
@@ -110,10 +116,13 @@ class ReplayReader:
     def stats(self) -> ReaderStats:
         """Figures since the start."""
         with self._changed:
+            limiter_wait_s, path_wait_s = self._waits.stats()
             return ReaderStats(
                 batches=self._batches,
                 received_bytes=self._received_bytes,
-                wait_s=self._wait_s,
+                wait_s=limiter_wait_s + path_wait_s,
+                limiter_wait_s=limiter_wait_s,
+                decode_s=self._decode_s,
                 streams=self._streams,
             )
 
@@ -154,7 +163,7 @@ class ReplayReader:
         call = self._open()
         received_before = self._received
         try:
-            for number, episodes in assemble_batches(call, self._batch_size):
+            for number, episodes in assemble_batches(self._heed_limiter(call), self._batch_size):
                 self._take(number, episodes)
             self._run_complete = True
         except (grpc.RpcError, ConnectionError) as error:
@@ -166,6 +175,8 @@ class ReplayReader:
         finally:
             cancel(call)
             self._requests.put(None)  # ends gRPC's sending thread
+            with self._changed:
+                self._waits.held(False)
 
     def _open(self) -> "grpc.CallIterator[pb.SampleResponse]":
         with self._changed:
@@ -179,14 +190,24 @@ class ReplayReader:
                 cancel(call)
             return call
 
+    def _heed_limiter(self, responses: Iterable[pb.SampleResponse]) -> Iterator[pb.SampleResponse]:
+        """Those with episodes; the others say what the rate limiter does."""
+        for response in responses:
+            if response.limiter == pb.LIMITER_UNSPECIFIED:
+                yield response
+                continue
+            with self._changed:
+                self._waits.held(response.limiter == pb.LIMITER_HOLDS)
+
     def _take(self, number: int, episodes: list[EncodedEpisode]) -> None:
         expected = self._received
         if number > expected:
             raise BadBatchError(f"number {number} came where {expected} was due")
-        batch = None
+        batch, began = None, time.perf_counter()
         if number == expected:
             batch = decode_batch(episodes, self._spec, pin_memory=self._pin_memory)
         with self._changed:
+            self._decode_s += time.perf_counter() - began
             self._received_bytes += sum(len(episode.payload) for episode in episodes)
             if batch is not None:
                 self._ready.append(batch)

@@ -83,6 +83,25 @@ INSERT_OUTCOME_RUN_COMPLETE: InsertOutcome.ValueType  # 4
 """not stored: the run has all its steps"""
 Global___InsertOutcome: typing_extensions.TypeAlias = InsertOutcome
 
+class _Limiter:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LimiterEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Limiter.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LIMITER_UNSPECIFIED: _Limiter.ValueType  # 0
+    LIMITER_HOLDS: _Limiter.ValueType  # 1
+    """no batch may go before more episodes come"""
+    LIMITER_LETS_GO: _Limiter.ValueType  # 2
+
+class Limiter(_Limiter, metaclass=_LimiterEnumTypeWrapper): ...
+
+LIMITER_UNSPECIFIED: Limiter.ValueType  # 0
+LIMITER_HOLDS: Limiter.ValueType  # 1
+"""no batch may go before more episodes come"""
+LIMITER_LETS_GO: Limiter.ValueType  # 2
+Global___Limiter: typing_extensions.TypeAlias = Limiter
+
 @typing.final
 class EnvSpec(google.protobuf.message.Message):
     """The sizes of a run's episodes."""
@@ -790,10 +809,13 @@ class SampleResponse(google.protobuf.message.Message):
     EPISODES_FIELD_NUMBER: builtins.int
     END_OF_BATCH_FIELD_NUMBER: builtins.int
     END_OF_RUN_FIELD_NUMBER: builtins.int
+    LIMITER_FIELD_NUMBER: builtins.int
     batch: builtins.int
     """number of the batch, from 0"""
     end_of_batch: builtins.bool
     end_of_run: builtins.bool
+    limiter: Global___Limiter.ValueType
+    """5 and 6 are left for what goes with the episodes"""
     @property
     def episodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Episode]: ...
     def __init__(
@@ -803,8 +825,9 @@ class SampleResponse(google.protobuf.message.Message):
         episodes: collections.abc.Iterable[Global___Episode] | None = ...,
         end_of_batch: builtins.bool = ...,
         end_of_run: builtins.bool = ...,
+        limiter: Global___Limiter.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch", b"batch", "end_of_batch", b"end_of_batch", "end_of_run", b"end_of_run", "episodes", b"episodes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "end_of_batch", b"end_of_batch", "end_of_run", b"end_of_run", "episodes", b"episodes", "limiter", b"limiter"]) -> None: ...
 
 Global___SampleResponse: typing_extensions.TypeAlias = SampleResponse
 

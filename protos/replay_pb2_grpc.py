@@ -184,6 +184,11 @@ class ReplayServicer(object):
         opened before it with FAILED_PRECONDITION, so a stream that nobody reads any
         more cannot move the counter.
 
+        When a client with credits has to wait because no batch may go, the service says
+        so once (`limiter`, alone in its response): HOLDS, and LETS_GO as soon as the next
+        one may, before it is read and sent. So a learner can tell how much of its wait is
+        the ratio's and how much the data's way. A new stream begins as let go.
+
         When the run has reached its environment steps and no further batch is due,
         the service sends `end_of_run` and closes the stream with OK.
         """

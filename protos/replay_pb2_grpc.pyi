@@ -407,6 +407,11 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
     opened before it with FAILED_PRECONDITION, so a stream that nobody reads any
     more cannot move the counter.
 
+    When a client with credits has to wait because no batch may go, the service says
+    so once (`limiter`, alone in its response): HOLDS, and LETS_GO as soon as the next
+    one may, before it is read and sent. So a learner can tell how much of its wait is
+    the ratio's and how much the data's way. A new stream begins as let go.
+
     When the run has reached its environment steps and no further batch is due,
     the service sends `end_of_run` and closes the stream with OK.
     """
@@ -589,6 +594,11 @@ class ReplayServicer(metaclass=abc.ABCMeta):
         ratio stays exact. A run has one learner: opening a stream ends the one
         opened before it with FAILED_PRECONDITION, so a stream that nobody reads any
         more cannot move the counter.
+
+        When a client with credits has to wait because no batch may go, the service says
+        so once (`limiter`, alone in its response): HOLDS, and LETS_GO as soon as the next
+        one may, before it is read and sent. So a learner can tell how much of its wait is
+        the ratio's and how much the data's way. A new stream begins as let go.
 
         When the run has reached its environment steps and no further batch is due,
         the service sends `end_of_run` and closes the stream with OK.

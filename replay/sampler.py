@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
@@ -24,6 +25,13 @@ class Batch:
 
     number: int
     blobs: list[bytes]
+
+
+class Limiter(Enum):
+    """What the rate limiter does to a stream with credits."""
+
+    HOLDS = "holds"
+    LETS_GO = "lets go"
 
 
 class Credits:
@@ -79,8 +87,10 @@ class Sampler:
 
     async def batches(
         self, batch_size: int, consumed_batches: int, credits: Credits
-    ) -> AsyncGenerator[Batch, None]:
+    ) -> AsyncGenerator[Batch | Limiter, None]:
         """Opens the run's Sample stream: the batches after those consumed, until the run ends.
+
+        In between it says when the rate limiter begins to hold the stream back, and when it lets go.
 
         Raises InvalidRequestError for another batch size than the run's, StateConflictError once another
         stream is opened.
@@ -92,6 +102,7 @@ class Sampler:
         changes, number = self._storage.changes, consumed_batches
         stream = await self._storage.open_stream(consumed_batches)
         waiting_since: float | None = None
+        held = False
         while True:
             changed, added = changes.event(Topic.EPISODES), credits.added()
             credits.check()
@@ -103,6 +114,9 @@ class Sampler:
                 assert waiting_since is not None  # nothing is granted to a stream without credits
                 credits.take()
                 waited_s, waiting_since = time.monotonic() - waiting_since, None
+                if held:
+                    held = False
+                    yield Limiter.LETS_GO
                 batch = await self._batch(number, reservation)
                 self._recorder.sent(batch.blobs, waited_s=waited_s)
                 yield batch
@@ -110,6 +124,9 @@ class Sampler:
             elif reservation.end_of_run:
                 return
             else:
+                if may_take and not held:
+                    held = True
+                    yield Limiter.HOLDS
                 await changes.wait(changed, added)
 
     async def _batch(self, number: int, reservation: Reservation) -> Batch:

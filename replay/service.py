@@ -16,7 +16,7 @@ from replay.admission import Rejection, checked_evaluation, checked_spec, checke
 from replay.errors import InvalidRequestError, StateConflictError, UnavailableError
 from replay.inserter import Inserted, Inserter
 from replay.report import Reporter
-from replay.sampler import Credits, Sampler
+from replay.sampler import Credits, Limiter, Sampler
 from replay.settings import ReplaySettings
 from replay.stats import InsertRecorder
 from replay.storage import Outcome, Storage
@@ -144,8 +144,11 @@ class ReplayService(pb_grpc.ReplayServicer):
             batches = self._sampler.batches(first.open.batch_size, first.open.consumed_batches, credits)
             try:
                 async with aclosing(batches):
-                    async for batch in batches:
-                        for response in wire.batch_responses(batch.number, batch.blobs):
+                    async for item in batches:
+                        if isinstance(item, Limiter):
+                            yield wire.limiter(holds=item is Limiter.HOLDS)
+                            continue
+                        for response in wire.batch_responses(item.number, item.blobs):
                             yield response
                 yield wire.end_of_run()
             finally:

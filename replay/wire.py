@@ -41,6 +41,12 @@ def end_of_run() -> bytes:
     return pb.SampleResponse(end_of_run=True).SerializeToString()
 
 
+def limiter(*, holds: bool) -> bytes:
+    """Says that the rate limiter holds the stream back from now on, or no longer does."""
+    state = pb.LIMITER_HOLDS if holds else pb.LIMITER_LETS_GO
+    return pb.SampleResponse(limiter=state).SerializeToString()
+
+
 def episode_meta(head: bytes) -> EpisodeMeta:
     """The meta of an Episode message, from its first META_BYTES bytes."""
     tag, at = _read_varint(head, 0)

@@ -121,7 +121,17 @@ def test_an_actor_and_an_evaluator_tell_all_that_they_have():
         rewards = np.array([reward], np.float32)
         play.add(make_episode(SPEC, length=1, won=won, episode_return=float(rewards.sum())))
     rollout = RolloutStats(env_steps=7, episodes=2, voided=1, policy_s=0.5, environment_s=1.5)
-    writer = WriterStats(stored=2, duplicates=3, invalid=4, sent_bytes=5, streams=6, held=7, held_bytes=8)
+    writer = WriterStats(
+        stored=2,
+        duplicates=3,
+        invalid=4,
+        sent_bytes=5,
+        streams=6,
+        held=7,
+        held_bytes=8,
+        wait_s=0.5,
+        pack_s=0.25,
+    )
     weights = WeightsStats(fetched=1, fetched_bytes=2, version=30, newest_version=40, age_s=0.25)
     told = values(actor.metrics.actor_figures(rollout, play.stats(), writer, weights))
     assert told["vdfd_actor_episodes_total",] == 2
@@ -151,7 +161,7 @@ def test_the_learner_tells_all_that_it_has(tmp_path):
         gpu_bytes=0,
         gpu_peak_bytes=0,
     )
-    reader = ReaderStats(batches=1, received_bytes=2, wait_s=3.0, streams=4)
+    reader = ReaderStats(batches=1, received_bytes=2, wait_s=3.0, limiter_wait_s=2.0, decode_s=1.0, streams=4)
     publisher = PublisherStats(published=1, superseded=0, version=60)
     told = values(learner.metrics.learner_figures(loop, reader, publisher, recorder.stats()))
     recorder.close()

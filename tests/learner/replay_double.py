@@ -41,6 +41,8 @@ class ReplayDouble(ReplayServicer):
     total_batches: int = 10
     faults: deque[Fault] = field(default_factory=deque)
     publish_faults: deque[grpc.StatusCode] = field(default_factory=deque)
+    hold: threading.Event | None = None
+    """Set: the rate limiter lets the first batch go, which it holds until then."""
     edit: dict[int, list[pb.SampleResponse]] = field(default_factory=dict)
     """Messages sent in place of a batch's own."""
     opened: list[int] = field(default_factory=list)
@@ -74,6 +76,10 @@ class ReplayDouble(ReplayServicer):
             self.opened.append(first.open.consumed_batches)
             fault = self.faults.popleft() if self.faults else None
         number = first.open.consumed_batches
+        if self.hold is not None:
+            yield pb.SampleResponse(limiter=pb.LIMITER_HOLDS)
+            self.hold.wait()
+            yield pb.SampleResponse(limiter=pb.LIMITER_LETS_GO)
         for sent in range(self.total_batches - number):
             self._await_credit(credits, sent)
             if not context.is_active():

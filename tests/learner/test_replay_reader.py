@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -61,6 +62,21 @@ def test_batches_come_in_order_until_the_run_is_complete():
         assert (stats.batches, stats.streams) == (10, 1)
         payloads = sum(len(e.payload) for number in range(10) for e in batch_episodes(number))
         assert stats.received_bytes == payloads
+
+
+def test_a_wait_for_the_rate_limiter_is_told_apart():
+    double = ReplayDouble(hold=threading.Event())
+    with serving(double) as settings, reading(settings) as reader, ThreadPoolExecutor() as pool:
+        first = pool.submit(next, reader)
+        while reader.stats().limiter_wait_s == 0:  # becomes true while training waits, not after it
+            assert not first.done()
+        double.hold.set()
+        assert_is_batch(first.result(), 0)
+        limited_s = reader.stats().limiter_wait_s
+        assert_reads_all(reader, range(1, 10))
+        stats = reader.stats()
+        assert stats.limiter_wait_s == limited_s <= stats.wait_s
+        assert stats.decode_s > 0
 
 
 def test_a_resumed_learner_goes_on_with_its_next_batch():

@@ -116,6 +116,8 @@ class Sampling:
 
     def __init__(self, call) -> None:
         self.call = call
+        self.limiter = []
+        """What the service has said about the rate limiter, as values of Limiter."""
 
     async def open(self, *, credits=0, consumed=0, batch_size=BATCH_SIZE):
         opening = pb.SampleOpen(batch_size=batch_size, consumed_batches=consumed)
@@ -132,6 +134,9 @@ class Sampling:
             assert isinstance(response, pb.SampleResponse), "the stream ended within the run"
             if response.end_of_run:
                 return None
+            if response.limiter:
+                self.limiter.append(response.limiter)
+                continue
             responses.append(response)
         ids = [(episode.meta.session, episode.meta.seq) for part in responses for episode in part.episodes]
         return Sampled(responses[0].batch, ids, responses)

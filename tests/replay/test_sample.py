@@ -7,6 +7,7 @@ import pytest
 from grpc import StatusCode
 from scipy import stats
 
+from protos import replay_pb2 as pb
 from replay.wire import CHUNK_BYTES
 from tests.episodes import EnvSpec, make_episode
 from tests.replay.running import BATCH_SIZE, codec, message, refused
@@ -82,6 +83,34 @@ async def test_the_end_of_the_run_comes_after_the_last_batch_and_needs_no_credit
         late = client.sampling()
         await late.open(consumed=2)
         assert await late.batch() is None
+
+
+async def test_a_stream_that_the_limiter_holds_is_told_so_once(replay):
+    async with replay() as client:
+        await client.register()
+        await fill(client, 4)
+        stream = client.sampling()
+        await stream.open(credits=2)
+        assert (await stream.batch()).number == 0
+        assert stream.limiter == []
+        second = asyncio.ensure_future(stream.batch())
+        for seq in range(5, 9):
+            await client.insert(message(seq))
+        assert (await second).number == 1
+        assert stream.limiter == [pb.LIMITER_HOLDS, pb.LIMITER_LETS_GO]
+
+
+async def test_without_credits_nothing_is_held(replay):
+    async with replay(total_env_steps=40) as client:
+        await client.register()
+        await fill(client, 4)
+        stream = client.sampling()
+        await stream.open(credits=1)
+        assert (await stream.batch()).number == 0
+        await fill(client, 4, first=5)
+        await stream.add_credits()
+        assert (await stream.batch()).number == 1
+        assert stream.limiter == []
 
 
 async def test_consumed_batches_set_the_counter(replay):
