@@ -43,7 +43,7 @@ class Group:
 class Outbox:
     """`changed` guards everything and is notified of every change; close() ends all waits."""
 
-    def __init__(self, *, max_episodes: int, max_bytes: int, group_bytes: int) -> None:
+    def __init__(self, *, table: str, max_episodes: int, max_bytes: int, group_bytes: int) -> None:
         self.changed = threading.Condition()
         self.held = 0
         """Episodes that are not acknowledged."""
@@ -51,6 +51,7 @@ class Outbox:
         self.pack_s = 0.0
         """Time spent packing, beside play."""
         self._max_episodes, self._max_bytes, self._group_bytes = max_episodes, max_bytes, group_bytes
+        self._table = table
         self._waiting: deque[Episode] = deque()
         self._groups: deque[Group] = deque()
         self._next_group = 0
@@ -83,7 +84,7 @@ class Outbox:
                 encoded = [episode_to_proto(encode_episode(episode)) for episode in episodes]
             group = Group(
                 number=self._next_group,
-                request=pb.InsertRequest(episodes=encoded),
+                request=pb.InsertRequest(episodes=encoded, table=self._table),
                 queue_bytes=sum(map(_size, episodes)),
             )
             with self.changed:

@@ -72,6 +72,7 @@ class ReplayWriter:
         self._stop = stop
         self._closing = threading.Event()
         self._outbox = Outbox(
+            table=settings.table,
             max_episodes=settings.queue_episodes,
             max_bytes=settings.queue_bytes,
             group_bytes=min(GROUP_BYTES, rpc_settings.max_message_bytes // 2),

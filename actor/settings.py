@@ -39,6 +39,8 @@ class ActorSettings(Settings):
     """Finished episodes that wait for their acknowledgement; play pauses when they are so many."""
     queue_bytes: PositiveInt = 64 * 1024 * 1024
     """The same in bytes."""
+    table: str = "default"
+    """Table of the replay service that the episodes enter."""
     weights_poll_s: PositiveFloat = 0.5
     """How often newer weights are asked for while play goes on."""
     lockstep: bool = False

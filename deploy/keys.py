@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -18,6 +18,9 @@ def all_fields(section: type[Settings] = Config, prefix: str = "") -> Iterator[t
         inner = _section_of(field)
         if inner is not None:
             yield from all_fields(inner, f"{prefix}{name}.")
+        named = _named_sections_of(field)
+        if named is not None:
+            yield from all_fields(named, f"{prefix}{name}.NAME.")
 
 
 def settings_fields() -> Iterator[tuple[str, FieldInfo]]:
@@ -36,13 +39,22 @@ def check_keys(
                 f"{source}: there is no configuration key {key}; the nearest is {nearest_key(key)}."
             )
         inner = _section_of(section.model_fields[name])
-        if inner is None:
-            continue
-        if not isinstance(value, Mapping):
-            raise BadInputError(
-                f"{source}: {key} is a section, not a value; its keys are {', '.join(inner.model_fields)}."
-            )
-        check_keys(value, source, section=inner, prefix=f"{key}.")
+        if inner is not None:
+            _check_section(value, source, key, inner)
+        named = _named_sections_of(section.model_fields[name])
+        if named is not None:
+            if not isinstance(value, Mapping):
+                raise BadInputError(f"{source}: {key} is not a value, but has a section for each name.")
+            for entry, settings in value.items():
+                _check_section(settings, source, f"{key}.{entry}", named)
+
+
+def _check_section(value: object, source: str, key: str, section: type[Settings]) -> None:
+    if not isinstance(value, Mapping):
+        raise BadInputError(
+            f"{source}: {key} is a section, not a value; its keys are {', '.join(section.model_fields)}."
+        )
+    check_keys(value, source, section=section, prefix=f"{key}.")
 
 
 def takes_text(key: str) -> bool:
@@ -69,3 +81,11 @@ def _likeness(key: str, name: str) -> float:
 def _section_of(field: FieldInfo) -> type[Settings] | None:
     annotation = field.annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
+
+
+def _named_sections_of(field: FieldInfo) -> type[Settings] | None:
+    """The class of the values, where a field maps names to sections."""
+    if get_origin(field.annotation) is not dict:
+        return None
+    value = get_args(field.annotation)[1]
+    return value if isinstance(value, type) and issubclass(value, Settings) else None

@@ -74,8 +74,8 @@ class RunStatus:
         """Whether, besides, no batch is left to train on."""
         if not await self.actors_done():
             return False
-        counters, limit = self.status.counters, self._config.replay.samples_per_insert
-        return counters.samples + self._config.learner.batch_size > limit * counters.episodes
+        trained = self._config.learner.table
+        return not any(table.batch_due for table in self.status.tables if table.table == trained)
 
     async def evaluator_done(self) -> bool:
         """Whether, besides, every evaluation has been reported."""

@@ -72,14 +72,28 @@ class Config(Settings):
         split_address(self.rpc.address)
         if self.replay.tokens_file and not self.rpc.encrypted:
             raise ValueError("replay.tokens_file needs rpc.tls_*: a token is never sent in the clear")
-        if self.learner.batch_size > self.replay.window_episodes:
-            raise ValueError(
-                f"learner.batch_size ({self.learner.batch_size}) cannot be larger than "
-                f"replay.window_episodes ({self.replay.window_episodes})"
-            )
+        self._tables_fit()
         if self.actor.lockstep and (self.run.actors, self.actor.copies) != (1, 1):
             raise ValueError(
                 "actor.lockstep needs run.actors=1 and actor.copies=1, "
                 f"not {self.run.actors} and {self.actor.copies}"
             )
         return self
+
+    def _tables_fit(self) -> None:
+        tables = self.replay.all_tables
+        for key, name in (("actor.table", self.actor.table), ("learner.table", self.learner.table)):
+            if name not in tables:
+                raise ValueError(f"{key} is {name}, but replay.tables has {', '.join(tables)}")
+        for name, table in tables.items():
+            if table.window_episodes is not None and self.learner.batch_size > table.window_episodes:
+                raise ValueError(
+                    f"learner.batch_size ({self.learner.batch_size}) cannot be larger than "
+                    f"replay.window_episodes ({table.window_episodes}, table {name})"
+                )
+        age, publish = tables[self.learner.table].max_age_versions, self.learner.publish_every_steps
+        if age is not None and publish > age + 1:
+            raise ValueError(
+                f"learner.publish_every_steps is {publish}, so weights grow {publish - 1} versions old, but "
+                f"the table {self.learner.table} drops what is older than max_age_versions = {age}"
+            )

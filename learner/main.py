@@ -83,6 +83,7 @@ def _train(
             batch_size=settings.batch_size,
             prefetch_batches=settings.prefetch_batches,
             consumed_batches=step,
+            table=settings.table,
             pin_memory=device.type == "cuda",
         )
         stack.enter_context(closing(reader))

@@ -66,12 +66,14 @@ class ReplayReader:
         batch_size: int,
         prefetch_batches: int,
         consumed_batches: int = 0,
+        table: str = "",
         pin_memory: bool = False,
     ) -> None:
         self._stub = ReplayStub(channel)
         self._settings = settings
         self._spec = spec
         self._batch_size = batch_size
+        self._table = table
         self._pin_memory = pin_memory
         self._window = prefetch_batches + 1  # one more is being trained on
         self._closing = threading.Event()
@@ -140,7 +142,7 @@ class ReplayReader:
         if self._in_training:
             self._in_training = False
             self._trained += 1
-            self._requests.put(pb.SampleRequest(credits=1))
+            self._requests.put(pb.SampleRequest(credits=1, consumed_batches=self._trained))
 
     def _wake(self) -> None:
         with self._changed:
@@ -180,7 +182,9 @@ class ReplayReader:
 
     def _open(self) -> "grpc.CallIterator[pb.SampleResponse]":
         with self._changed:
-            opening = pb.SampleOpen(batch_size=self._batch_size, consumed_batches=self._trained)
+            opening = pb.SampleOpen(
+                batch_size=self._batch_size, consumed_batches=self._trained, table=self._table
+            )
             self._requests = queue.SimpleQueue()
             self._requests.put(pb.SampleRequest(open=opening, credits=self._window))
             timeout = self._settings.stream_timeout_s

@@ -92,6 +92,8 @@ class LearnerSettings(Settings):
     """Registered name: vdfd, qmix, vdn, iql, qtran."""
     batch_size: PositiveInt = 32
     """Episodes per step."""
+    table: str = "default"
+    """Table of the replay service from which batches come."""
     gamma: Fraction = 0.99
     td_lambda: Fraction = 0.0
     """0: one-step targets (PyMARL); otherwise TD(lambda) as PyMARL2 has it."""

@@ -16,8 +16,13 @@ General rules
    well-formed but does not fit the state (another environment is registered,
    weights older than those held). UNAVAILABLE: the storage behind the
    service cannot be reached or the service is draining; retry with back-off.
-   RESOURCE_EXHAUSTED: a message over the size limit.
+   RESOURCE_EXHAUSTED: a message over the size limit. NOT_FOUND: there is no
+   table of that name.
  * Bad input changes nothing: no counter, no table, no key.
+ * Episodes are kept in tables, whose names and rules are settings of the service.
+   Messages name a table; the empty name is the table "default", which every
+   service has. A table has its own window, counters, rate limiter and learner;
+   the run's steps, weights and evaluations are common to all.
  * No message holds pickled data. Tensors travel in the layout of
    common/codec.py, weights as safetensors.
 """
@@ -236,7 +241,9 @@ class Counters(google.protobuf.message.Message):
     samples: builtins.int
     """episodes handed out in batches; falls only by open.consumed_batches"""
     weights_version: builtins.int
-    """newest published"""
+    """(these two are of all tables together)
+    newest published
+    """
     run_complete: builtins.bool
     """env_steps has reached the run's total"""
     def __init__(
@@ -306,9 +313,10 @@ class GetStatusResponse(google.protobuf.message.Message):
     ACTORS_FIELD_NUMBER: builtins.int
     TRAIN_RETURN_FIELD_NUMBER: builtins.int
     TRAIN_WIN_RATE_FIELD_NUMBER: builtins.int
+    TABLES_FIELD_NUMBER: builtins.int
     total_env_steps: builtins.int
     window_episodes: builtins.int
-    """in the window now"""
+    """in the windows of all tables now"""
     window_bytes: builtins.int
     samples_per_insert: builtins.float
     """samples / episodes"""
@@ -330,6 +338,10 @@ class GetStatusResponse(google.protobuf.message.Message):
     def counters(self) -> Global___Counters: ...
     @property
     def actors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ActorStatus]: ...
+    @property
+    def tables(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TableStatus]:
+        """by name, the default table first"""
+
     def __init__(
         self,
         *,
@@ -346,11 +358,51 @@ class GetStatusResponse(google.protobuf.message.Message):
         actors: collections.abc.Iterable[Global___ActorStatus] | None = ...,
         train_return: builtins.float = ...,
         train_win_rate: builtins.float = ...,
+        tables: collections.abc.Iterable[Global___TableStatus] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["counters", b"counters", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actors", b"actors", "counters", b"counters", "duplicates", b"duplicates", "evaluations_pending", b"evaluations_pending", "rejected", b"rejected", "samples_per_insert", b"samples_per_insert", "spec", b"spec", "total_env_steps", b"total_env_steps", "train_return", b"train_return", "train_win_rate", b"train_win_rate", "weights_lag", b"weights_lag", "window_bytes", b"window_bytes", "window_episodes", b"window_episodes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actors", b"actors", "counters", b"counters", "duplicates", b"duplicates", "evaluations_pending", b"evaluations_pending", "rejected", b"rejected", "samples_per_insert", b"samples_per_insert", "spec", b"spec", "tables", b"tables", "total_env_steps", b"total_env_steps", "train_return", b"train_return", "train_win_rate", b"train_win_rate", "weights_lag", b"weights_lag", "window_bytes", b"window_bytes", "window_episodes", b"window_episodes"]) -> None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
+
+@typing.final
+class TableStatus(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: builtins.int
+    INSERTS_FIELD_NUMBER: builtins.int
+    SAMPLES_FIELD_NUMBER: builtins.int
+    WINDOW_EPISODES_FIELD_NUMBER: builtins.int
+    WINDOW_BYTES_FIELD_NUMBER: builtins.int
+    DROPPED_FIELD_NUMBER: builtins.int
+    BATCH_DUE_FIELD_NUMBER: builtins.int
+    table: builtins.str
+    inserts: builtins.int
+    """episodes stored"""
+    samples: builtins.int
+    """episodes handed out in batches"""
+    window_episodes: builtins.int
+    """that can be drawn now"""
+    window_bytes: builtins.int
+    """of all that the table holds"""
+    dropped: builtins.int
+    """too old for a queue's max_age_versions; never handed out"""
+    batch_due: builtins.bool
+    """a batch may go as soon as the learner asks"""
+    def __init__(
+        self,
+        *,
+        table: builtins.str = ...,
+        inserts: builtins.int = ...,
+        samples: builtins.int = ...,
+        window_episodes: builtins.int = ...,
+        window_bytes: builtins.int = ...,
+        dropped: builtins.int = ...,
+        batch_due: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_due", b"batch_due", "dropped", b"dropped", "inserts", b"inserts", "samples", b"samples", "table", b"table", "window_bytes", b"window_bytes", "window_episodes", b"window_episodes"]) -> None: ...
+
+Global___TableStatus: typing_extensions.TypeAlias = TableStatus
 
 @typing.final
 class ActorStatus(google.protobuf.message.Message):
@@ -379,14 +431,17 @@ class InsertRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     EPISODES_FIELD_NUMBER: builtins.int
+    TABLE_FIELD_NUMBER: builtins.int
+    table: builtins.str
     @property
     def episodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Episode]: ...
     def __init__(
         self,
         *,
         episodes: collections.abc.Iterable[Global___Episode] | None = ...,
+        table: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["episodes", b"episodes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["episodes", b"episodes", "table", b"table"]) -> None: ...
 
 Global___InsertRequest: typing_extensions.TypeAlias = InsertRequest
 
@@ -443,17 +498,20 @@ class ReadWindowRequest(google.protobuf.message.Message):
 
     BEGIN_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    TABLE_FIELD_NUMBER: builtins.int
     begin: builtins.int
     """number of the first episode wanted"""
     end: builtins.int
     """number after the last one; 0: all that are stored now"""
+    table: builtins.str
     def __init__(
         self,
         *,
         begin: builtins.int = ...,
         end: builtins.int = ...,
+        table: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["begin", b"begin", "end", b"end"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["begin", b"begin", "end", b"end", "table", b"table"]) -> None: ...
 
 Global___ReadWindowRequest: typing_extensions.TypeAlias = ReadWindowRequest
 
@@ -490,7 +548,7 @@ class StoredEpisode(google.protobuf.message.Message):
     STORED_AT_S_FIELD_NUMBER: builtins.int
     EPISODE_FIELD_NUMBER: builtins.int
     number: builtins.int
-    """from 0, in the order in which the run's episodes were stored"""
+    """from 0, in the order in which the table's episodes were stored"""
     env_steps: builtins.int
     """of the run, this episode's included"""
     stored_at_s: builtins.float
@@ -514,9 +572,14 @@ Global___StoredEpisode: typing_extensions.TypeAlias = StoredEpisode
 class GetStatsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    TABLE_FIELD_NUMBER: builtins.int
+    table: builtins.str
     def __init__(
         self,
+        *,
+        table: builtins.str = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["table", b"table"]) -> None: ...
 
 Global___GetStatsRequest: typing_extensions.TypeAlias = GetStatsRequest
 
@@ -765,8 +828,11 @@ class SampleRequest(google.protobuf.message.Message):
 
     OPEN_FIELD_NUMBER: builtins.int
     CREDITS_FIELD_NUMBER: builtins.int
+    CONSUMED_BATCHES_FIELD_NUMBER: builtins.int
     credits: builtins.int
     """batches that may be sent on top of those allowed before"""
+    consumed_batches: builtins.int
+    """in later requests; 0: as before. INVALID_ARGUMENT: more than were sent"""
     @property
     def open(self) -> Global___SampleOpen:
         """in the first request only"""
@@ -776,9 +842,10 @@ class SampleRequest(google.protobuf.message.Message):
         *,
         open: Global___SampleOpen | None = ...,
         credits: builtins.int = ...,
+        consumed_batches: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["open", b"open"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["credits", b"credits", "open", b"open"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumed_batches", b"consumed_batches", "credits", b"credits", "open", b"open"]) -> None: ...
 
 Global___SampleRequest: typing_extensions.TypeAlias = SampleRequest
 
@@ -788,16 +855,19 @@ class SampleOpen(google.protobuf.message.Message):
 
     BATCH_SIZE_FIELD_NUMBER: builtins.int
     CONSUMED_BATCHES_FIELD_NUMBER: builtins.int
+    TABLE_FIELD_NUMBER: builtins.int
     batch_size: builtins.int
     """must be the run's"""
     consumed_batches: builtins.int
+    table: builtins.str
     def __init__(
         self,
         *,
         batch_size: builtins.int = ...,
         consumed_batches: builtins.int = ...,
+        table: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "consumed_batches", b"consumed_batches"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "consumed_batches", b"consumed_batches", "table", b"table"]) -> None: ...
 
 Global___SampleOpen: typing_extensions.TypeAlias = SampleOpen
 
@@ -809,15 +879,26 @@ class SampleResponse(google.protobuf.message.Message):
     EPISODES_FIELD_NUMBER: builtins.int
     END_OF_BATCH_FIELD_NUMBER: builtins.int
     END_OF_RUN_FIELD_NUMBER: builtins.int
+    INDICES_FIELD_NUMBER: builtins.int
+    IMPORTANCE_FIELD_NUMBER: builtins.int
     LIMITER_FIELD_NUMBER: builtins.int
     batch: builtins.int
     """number of the batch, from 0"""
     end_of_batch: builtins.bool
     end_of_run: builtins.bool
     limiter: Global___Limiter.ValueType
-    """5 and 6 are left for what goes with the episodes"""
     @property
     def episodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Episode]: ...
+    @property
+    def indices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Of a prioritised table only, one per episode of this response:
+        numbers of the episodes in their table, for UpdatePriorities
+        """
+
+    @property
+    def importance(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """(p_min / p)^(alpha * beta): 1 for the least likely of the window"""
+
     def __init__(
         self,
         *,
@@ -825,11 +906,54 @@ class SampleResponse(google.protobuf.message.Message):
         episodes: collections.abc.Iterable[Global___Episode] | None = ...,
         end_of_batch: builtins.bool = ...,
         end_of_run: builtins.bool = ...,
+        indices: collections.abc.Iterable[builtins.int] | None = ...,
+        importance: collections.abc.Iterable[builtins.float] | None = ...,
         limiter: Global___Limiter.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch", b"batch", "end_of_batch", b"end_of_batch", "end_of_run", b"end_of_run", "episodes", b"episodes", "limiter", b"limiter"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "end_of_batch", b"end_of_batch", "end_of_run", b"end_of_run", "episodes", b"episodes", "importance", b"importance", "indices", b"indices", "limiter", b"limiter"]) -> None: ...
 
 Global___SampleResponse: typing_extensions.TypeAlias = SampleResponse
+
+@typing.final
+class UpdatePrioritiesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: builtins.int
+    BATCH_FIELD_NUMBER: builtins.int
+    INDICES_FIELD_NUMBER: builtins.int
+    PRIORITIES_FIELD_NUMBER: builtins.int
+    table: builtins.str
+    batch: builtins.int
+    """number of the newest batch that these priorities come from"""
+    @property
+    def indices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """each once"""
+
+    @property
+    def priorities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """one per index"""
+
+    def __init__(
+        self,
+        *,
+        table: builtins.str = ...,
+        batch: builtins.int = ...,
+        indices: collections.abc.Iterable[builtins.int] | None = ...,
+        priorities: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "indices", b"indices", "priorities", b"priorities", "table", b"table"]) -> None: ...
+
+Global___UpdatePrioritiesRequest: typing_extensions.TypeAlias = UpdatePrioritiesRequest
+
+@typing.final
+class UpdatePrioritiesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___UpdatePrioritiesResponse: typing_extensions.TypeAlias = UpdatePrioritiesResponse
 
 @typing.final
 class Weights(google.protobuf.message.Message):

@@ -69,6 +69,11 @@ class ReplayStub(object):
                 request_serializer=protos_dot_replay__pb2.SampleRequest.SerializeToString,
                 response_deserializer=protos_dot_replay__pb2.SampleResponse.FromString,
                 _registered_method=True)
+        self.UpdatePriorities = channel.unary_unary(
+                '/vdfd.v1.Replay/UpdatePriorities',
+                request_serializer=protos_dot_replay__pb2.UpdatePrioritiesRequest.SerializeToString,
+                response_deserializer=protos_dot_replay__pb2.UpdatePrioritiesResponse.FromString,
+                _registered_method=True)
         self.PublishWeights = channel.unary_unary(
                 '/vdfd.v1.Replay/PublishWeights',
                 request_serializer=protos_dot_replay__pb2.PublishWeightsRequest.SerializeToString,
@@ -123,9 +128,10 @@ class ReplayServicer(object):
         limiter is back-pressure: the client sends no more than its own window of
         unacknowledged requests (items and bytes) and keeps them until then.
 
-        Identity is (session, seq). A session numbers its episodes from 1, upwards,
-        gaps allowed, and sends them in that order, also when it sends again after a
-        broken stream. A seq at or below the session's last stored one is a
+        A group goes into the one table that its request names. An episode is in one
+        table: identity is (session, seq), whichever table that is. A session numbers
+        its episodes from 1, upwards, gaps allowed, and sends them in that order, also
+        when it sends again after a broken stream. A seq at or below the session's last stored one is a
         DUPLICATE: acknowledged, not stored.
 
         An episode that does not fit the registered spec is INVALID, with the field
@@ -148,7 +154,7 @@ class ReplayServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReadWindow(self, request, context):
-        """All episodes of the window, in the order in which they were stored. Moves no
+        """All episodes of a table's window, in the order in which they were stored. Moves no
         counter. Episodes that leave the window before they are read are left out: their
         numbers are missing. The first response says which numbers the stream is about,
         with or without episodes. After a broken stream the client asks again, `begin` the
@@ -159,7 +165,7 @@ class ReplayServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetStats(self, request, context):
-        """What is in the window, how old it is, and what the service and its storage need.
+        """What is in a table's window, how old it is, and what the service and its storage need.
         Bounded work: distributions are of at most 1024 episodes, spread evenly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -167,22 +173,38 @@ class ReplayServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Sample(self, request_iterator, context):
-        """Batches out, drawn uniformly from the window, without replacement within a
-        batch. The first request opens the stream (`open`), every further one adds
-        credits: the service sends at most that many batches more. A batch is one or
-        more responses, the last with `end_of_batch`.
+        """Batches out, of the table that `open` names. The first request opens the stream
+        (`open`), every further one adds credits: the service sends at most that many
+        batches more. A batch is one or more responses, the last with `end_of_batch`.
 
-        The rate limiter lets a batch go when samples + batch_size <=
-        samples_per_insert * inserts and the window holds min_episodes. Which
-        episodes make batch number n depends on the run's seed, n and the window
-        alone, so a seeded run in lockstep draws the same batches every time.
+        Samplers. uniform: every episode is as likely as any other, without
+        replacement within a batch. prioritised: an episode is drawn with probability
+        p^alpha / sum p^alpha, p its priority, with replacement (without, where
+        max_times_sampled is set). fifo: the oldest. Which episodes make batch number n
+        depends on the run's seed, n, the window and its priorities alone, so a seeded
+        run in lockstep draws the same batches every time.
+
+        Rate limiters. ratio: a batch may go when samples + batch_size <=
+        samples_per_insert * inserts and min_episodes can be drawn. queue: every episode
+        is handed out once, oldest first; a batch may go when a whole one waits, and
+        inserts wait while the table is full. What a queue holds for less than a batch
+        when the run is complete is not handed out. With max_age_versions an episode
+        whose weights_version differs by more than that from the number of the batch it
+        would go into, which is the version of the weights that will train on it, is
+        dropped and counted.
 
         `open.consumed_batches` is how many batches this learner has trained on, as
-        its weights show. The service sets its sample counter to that: batches that
-        were sent to a learner that died before it saved are given again, and the
-        ratio stays exact. A run has one learner: opening a stream ends the one
-        opened before it with FAILED_PRECONDITION, so a stream that nobody reads any
-        more cannot move the counter.
+        its weights show, and `consumed_batches` of later requests the same as it goes
+        on. With the ratio limiter opening sets the sample counter to it: batches that
+        were sent to a learner that died before it saved are given again, and the ratio
+        stays exact. Of a queue, a prioritised table and one with max_times_sampled,
+        batches that were sent and not consumed are kept and given again as they were,
+        importance weights included; what such a table holds for them counts in its
+        size. A learner that opens with less than it had consumed has gone back to an
+        older checkpoint: of what it never consumed, the episodes can be drawn again. A
+        table has one learner: opening a stream ends the one opened before it with
+        FAILED_PRECONDITION, so a stream that nobody reads any more cannot move the
+        counter.
 
         When a client with credits has to wait because no batch may go, the service says
         so once (`limiter`, alone in its response): HOLDS, and LETS_GO as soon as the next
@@ -191,6 +213,20 @@ class ReplayServicer(object):
 
         When the run has reached its environment steps and no further batch is due,
         the service sends `end_of_run` and closes the stream with OK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePriorities(self, request, context):
+        """New priorities of episodes of a prioritised table, FAILED_PRECONDITION for
+        another one. A new episode has the highest priority given so far, 1 before the
+        first. `batch` orders updates: one that is not higher than the last applied
+        changes nothing, so sending again is harmless and a late one does not undo a
+        newer one; a learner that goes back to an older checkpoint takes the order back
+        with it. Episodes that have left the table are passed over. At most 8192
+        episodes; an index that was never handed out, or a priority that is not between
+        1e-6 and 1e6, is INVALID_ARGUMENT, and nothing is changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -276,6 +312,11 @@ def add_ReplayServicer_to_server(servicer, server):
                     servicer.Sample,
                     request_deserializer=protos_dot_replay__pb2.SampleRequest.FromString,
                     response_serializer=protos_dot_replay__pb2.SampleResponse.SerializeToString,
+            ),
+            'UpdatePriorities': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePriorities,
+                    request_deserializer=protos_dot_replay__pb2.UpdatePrioritiesRequest.FromString,
+                    response_serializer=protos_dot_replay__pb2.UpdatePrioritiesResponse.SerializeToString,
             ),
             'PublishWeights': grpc.unary_unary_rpc_method_handler(
                     servicer.PublishWeights,
@@ -492,6 +533,33 @@ class Replay(object):
             '/vdfd.v1.Replay/Sample',
             protos_dot_replay__pb2.SampleRequest.SerializeToString,
             protos_dot_replay__pb2.SampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePriorities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vdfd.v1.Replay/UpdatePriorities',
+            protos_dot_replay__pb2.UpdatePrioritiesRequest.SerializeToString,
+            protos_dot_replay__pb2.UpdatePrioritiesResponse.FromString,
             options,
             channel_credentials,
             insecure,

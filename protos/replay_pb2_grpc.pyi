@@ -16,8 +16,13 @@ General rules
    well-formed but does not fit the state (another environment is registered,
    weights older than those held). UNAVAILABLE: the storage behind the
    service cannot be reached or the service is draining; retry with back-off.
-   RESOURCE_EXHAUSTED: a message over the size limit.
+   RESOURCE_EXHAUSTED: a message over the size limit. NOT_FOUND: there is no
+   table of that name.
  * Bad input changes nothing: no counter, no table, no key.
+ * Episodes are kept in tables, whose names and rules are settings of the service.
+   Messages name a table; the empty name is the table "default", which every
+   service has. A table has its own window, counters, rate limiter and learner;
+   the run's steps, weights and evaluations are common to all.
  * No message holds pickled data. Tensors travel in the layout of
    common/codec.py, weights as safetensors.
 """
@@ -156,6 +161,22 @@ _ReplaySampleType = typing_extensions.TypeVar(
     ],
 )
 
+_ReplayUpdatePrioritiesType = typing_extensions.TypeVar(
+    '_ReplayUpdatePrioritiesType',
+    grpc.UnaryUnaryMultiCallable[
+        protos.replay_pb2.UpdatePrioritiesRequest,
+        protos.replay_pb2.UpdatePrioritiesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.replay_pb2.UpdatePrioritiesRequest,
+        protos.replay_pb2.UpdatePrioritiesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        protos.replay_pb2.UpdatePrioritiesRequest,
+        protos.replay_pb2.UpdatePrioritiesResponse,
+    ],
+)
+
 _ReplayPublishWeightsType = typing_extensions.TypeVar(
     '_ReplayPublishWeightsType',
     grpc.UnaryUnaryMultiCallable[
@@ -236,7 +257,7 @@ _ReplayListEvaluationsType = typing_extensions.TypeVar(
     ],
 )
 
-class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _ReplayInsertType, _ReplayImportType, _ReplayReadWindowType, _ReplayGetStatsType, _ReplaySampleType, _ReplayPublishWeightsType, _ReplayFetchWeightsType, _ReplayClaimEvaluationType, _ReplayReportEvaluationType, _ReplayListEvaluationsType]):
+class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _ReplayInsertType, _ReplayImportType, _ReplayReadWindowType, _ReplayGetStatsType, _ReplaySampleType, _ReplayUpdatePrioritiesType, _ReplayPublishWeightsType, _ReplayFetchWeightsType, _ReplayClaimEvaluationType, _ReplayReportEvaluationType, _ReplayListEvaluationsType]):
     @typing.overload
     def __init__(self: ReplayStub[
         grpc.UnaryUnaryMultiCallable[
@@ -266,6 +287,10 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
         grpc.StreamStreamMultiCallable[
             protos.replay_pb2.SampleRequest,
             protos.replay_pb2.SampleResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            protos.replay_pb2.UpdatePrioritiesRequest,
+            protos.replay_pb2.UpdatePrioritiesResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             protos.replay_pb2.PublishWeightsRequest,
@@ -320,6 +345,10 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
             protos.replay_pb2.SampleResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            protos.replay_pb2.UpdatePrioritiesRequest,
+            protos.replay_pb2.UpdatePrioritiesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             protos.replay_pb2.PublishWeightsRequest,
             protos.replay_pb2.PublishWeightsResponse,
         ],
@@ -358,9 +387,10 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
     limiter is back-pressure: the client sends no more than its own window of
     unacknowledged requests (items and bytes) and keeps them until then.
 
-    Identity is (session, seq). A session numbers its episodes from 1, upwards,
-    gaps allowed, and sends them in that order, also when it sends again after a
-    broken stream. A seq at or below the session's last stored one is a
+    A group goes into the one table that its request names. An episode is in one
+    table: identity is (session, seq), whichever table that is. A session numbers
+    its episodes from 1, upwards, gaps allowed, and sends them in that order, also
+    when it sends again after a broken stream. A seq at or below the session's last stored one is a
     DUPLICATE: acknowledged, not stored.
 
     An episode that does not fit the registered spec is INVALID, with the field
@@ -377,7 +407,7 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
     """
 
     ReadWindow: _ReplayReadWindowType
-    """All episodes of the window, in the order in which they were stored. Moves no
+    """All episodes of a table's window, in the order in which they were stored. Moves no
     counter. Episodes that leave the window before they are read are left out: their
     numbers are missing. The first response says which numbers the stream is about,
     with or without episodes. After a broken stream the client asks again, `begin` the
@@ -385,27 +415,43 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
     """
 
     GetStats: _ReplayGetStatsType
-    """What is in the window, how old it is, and what the service and its storage need.
+    """What is in a table's window, how old it is, and what the service and its storage need.
     Bounded work: distributions are of at most 1024 episodes, spread evenly.
     """
 
     Sample: _ReplaySampleType
-    """Batches out, drawn uniformly from the window, without replacement within a
-    batch. The first request opens the stream (`open`), every further one adds
-    credits: the service sends at most that many batches more. A batch is one or
-    more responses, the last with `end_of_batch`.
+    """Batches out, of the table that `open` names. The first request opens the stream
+    (`open`), every further one adds credits: the service sends at most that many
+    batches more. A batch is one or more responses, the last with `end_of_batch`.
 
-    The rate limiter lets a batch go when samples + batch_size <=
-    samples_per_insert * inserts and the window holds min_episodes. Which
-    episodes make batch number n depends on the run's seed, n and the window
-    alone, so a seeded run in lockstep draws the same batches every time.
+    Samplers. uniform: every episode is as likely as any other, without
+    replacement within a batch. prioritised: an episode is drawn with probability
+    p^alpha / sum p^alpha, p its priority, with replacement (without, where
+    max_times_sampled is set). fifo: the oldest. Which episodes make batch number n
+    depends on the run's seed, n, the window and its priorities alone, so a seeded
+    run in lockstep draws the same batches every time.
+
+    Rate limiters. ratio: a batch may go when samples + batch_size <=
+    samples_per_insert * inserts and min_episodes can be drawn. queue: every episode
+    is handed out once, oldest first; a batch may go when a whole one waits, and
+    inserts wait while the table is full. What a queue holds for less than a batch
+    when the run is complete is not handed out. With max_age_versions an episode
+    whose weights_version differs by more than that from the number of the batch it
+    would go into, which is the version of the weights that will train on it, is
+    dropped and counted.
 
     `open.consumed_batches` is how many batches this learner has trained on, as
-    its weights show. The service sets its sample counter to that: batches that
-    were sent to a learner that died before it saved are given again, and the
-    ratio stays exact. A run has one learner: opening a stream ends the one
-    opened before it with FAILED_PRECONDITION, so a stream that nobody reads any
-    more cannot move the counter.
+    its weights show, and `consumed_batches` of later requests the same as it goes
+    on. With the ratio limiter opening sets the sample counter to it: batches that
+    were sent to a learner that died before it saved are given again, and the ratio
+    stays exact. Of a queue, a prioritised table and one with max_times_sampled,
+    batches that were sent and not consumed are kept and given again as they were,
+    importance weights included; what such a table holds for them counts in its
+    size. A learner that opens with less than it had consumed has gone back to an
+    older checkpoint: of what it never consumed, the episodes can be drawn again. A
+    table has one learner: opening a stream ends the one opened before it with
+    FAILED_PRECONDITION, so a stream that nobody reads any more cannot move the
+    counter.
 
     When a client with credits has to wait because no batch may go, the service says
     so once (`limiter`, alone in its response): HOLDS, and LETS_GO as soon as the next
@@ -414,6 +460,17 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
 
     When the run has reached its environment steps and no further batch is due,
     the service sends `end_of_run` and closes the stream with OK.
+    """
+
+    UpdatePriorities: _ReplayUpdatePrioritiesType
+    """New priorities of episodes of a prioritised table, FAILED_PRECONDITION for
+    another one. A new episode has the highest priority given so far, 1 before the
+    first. `batch` orders updates: one that is not higher than the last applied
+    changes nothing, so sending again is harmless and a late one does not undo a
+    newer one; a learner that goes back to an older checkpoint takes the order back
+    with it. Episodes that have left the table are passed over. At most 8192
+    episodes; an index that was never handed out, or a priority that is not between
+    1e-6 and 1e6, is INVALID_ARGUMENT, and nothing is changed.
     """
 
     PublishWeights: _ReplayPublishWeightsType
@@ -472,6 +529,10 @@ ReplayAsyncStub: typing_extensions.TypeAlias = ReplayStub[
         protos.replay_pb2.SampleResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        protos.replay_pb2.UpdatePrioritiesRequest,
+        protos.replay_pb2.UpdatePrioritiesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         protos.replay_pb2.PublishWeightsRequest,
         protos.replay_pb2.PublishWeightsResponse,
     ],
@@ -526,9 +587,10 @@ class ReplayServicer(metaclass=abc.ABCMeta):
         limiter is back-pressure: the client sends no more than its own window of
         unacknowledged requests (items and bytes) and keeps them until then.
 
-        Identity is (session, seq). A session numbers its episodes from 1, upwards,
-        gaps allowed, and sends them in that order, also when it sends again after a
-        broken stream. A seq at or below the session's last stored one is a
+        A group goes into the one table that its request names. An episode is in one
+        table: identity is (session, seq), whichever table that is. A session numbers
+        its episodes from 1, upwards, gaps allowed, and sends them in that order, also
+        when it sends again after a broken stream. A seq at or below the session's last stored one is a
         DUPLICATE: acknowledged, not stored.
 
         An episode that does not fit the registered spec is INVALID, with the field
@@ -555,7 +617,7 @@ class ReplayServicer(metaclass=abc.ABCMeta):
         request: protos.replay_pb2.ReadWindowRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[protos.replay_pb2.ReadWindowResponse], collections.abc.AsyncIterator[protos.replay_pb2.ReadWindowResponse]]:
-        """All episodes of the window, in the order in which they were stored. Moves no
+        """All episodes of a table's window, in the order in which they were stored. Moves no
         counter. Episodes that leave the window before they are read are left out: their
         numbers are missing. The first response says which numbers the stream is about,
         with or without episodes. After a broken stream the client asks again, `begin` the
@@ -568,7 +630,7 @@ class ReplayServicer(metaclass=abc.ABCMeta):
         request: protos.replay_pb2.GetStatsRequest,
         context: _ServicerContext,
     ) -> typing.Union[protos.replay_pb2.GetStatsResponse, collections.abc.Awaitable[protos.replay_pb2.GetStatsResponse]]:
-        """What is in the window, how old it is, and what the service and its storage need.
+        """What is in a table's window, how old it is, and what the service and its storage need.
         Bounded work: distributions are of at most 1024 episodes, spread evenly.
         """
 
@@ -578,22 +640,38 @@ class ReplayServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[protos.replay_pb2.SampleRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[protos.replay_pb2.SampleResponse], collections.abc.AsyncIterator[protos.replay_pb2.SampleResponse]]:
-        """Batches out, drawn uniformly from the window, without replacement within a
-        batch. The first request opens the stream (`open`), every further one adds
-        credits: the service sends at most that many batches more. A batch is one or
-        more responses, the last with `end_of_batch`.
+        """Batches out, of the table that `open` names. The first request opens the stream
+        (`open`), every further one adds credits: the service sends at most that many
+        batches more. A batch is one or more responses, the last with `end_of_batch`.
 
-        The rate limiter lets a batch go when samples + batch_size <=
-        samples_per_insert * inserts and the window holds min_episodes. Which
-        episodes make batch number n depends on the run's seed, n and the window
-        alone, so a seeded run in lockstep draws the same batches every time.
+        Samplers. uniform: every episode is as likely as any other, without
+        replacement within a batch. prioritised: an episode is drawn with probability
+        p^alpha / sum p^alpha, p its priority, with replacement (without, where
+        max_times_sampled is set). fifo: the oldest. Which episodes make batch number n
+        depends on the run's seed, n, the window and its priorities alone, so a seeded
+        run in lockstep draws the same batches every time.
+
+        Rate limiters. ratio: a batch may go when samples + batch_size <=
+        samples_per_insert * inserts and min_episodes can be drawn. queue: every episode
+        is handed out once, oldest first; a batch may go when a whole one waits, and
+        inserts wait while the table is full. What a queue holds for less than a batch
+        when the run is complete is not handed out. With max_age_versions an episode
+        whose weights_version differs by more than that from the number of the batch it
+        would go into, which is the version of the weights that will train on it, is
+        dropped and counted.
 
         `open.consumed_batches` is how many batches this learner has trained on, as
-        its weights show. The service sets its sample counter to that: batches that
-        were sent to a learner that died before it saved are given again, and the
-        ratio stays exact. A run has one learner: opening a stream ends the one
-        opened before it with FAILED_PRECONDITION, so a stream that nobody reads any
-        more cannot move the counter.
+        its weights show, and `consumed_batches` of later requests the same as it goes
+        on. With the ratio limiter opening sets the sample counter to it: batches that
+        were sent to a learner that died before it saved are given again, and the ratio
+        stays exact. Of a queue, a prioritised table and one with max_times_sampled,
+        batches that were sent and not consumed are kept and given again as they were,
+        importance weights included; what such a table holds for them counts in its
+        size. A learner that opens with less than it had consumed has gone back to an
+        older checkpoint: of what it never consumed, the episodes can be drawn again. A
+        table has one learner: opening a stream ends the one opened before it with
+        FAILED_PRECONDITION, so a stream that nobody reads any more cannot move the
+        counter.
 
         When a client with credits has to wait because no batch may go, the service says
         so once (`limiter`, alone in its response): HOLDS, and LETS_GO as soon as the next
@@ -602,6 +680,22 @@ class ReplayServicer(metaclass=abc.ABCMeta):
 
         When the run has reached its environment steps and no further batch is due,
         the service sends `end_of_run` and closes the stream with OK.
+        """
+
+    @abc.abstractmethod
+    def UpdatePriorities(
+        self,
+        request: protos.replay_pb2.UpdatePrioritiesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[protos.replay_pb2.UpdatePrioritiesResponse, collections.abc.Awaitable[protos.replay_pb2.UpdatePrioritiesResponse]]:
+        """New priorities of episodes of a prioritised table, FAILED_PRECONDITION for
+        another one. A new episode has the highest priority given so far, 1 before the
+        first. `batch` orders updates: one that is not higher than the last applied
+        changes nothing, so sending again is harmless and a late one does not undo a
+        newer one; a learner that goes back to an older checkpoint takes the order back
+        with it. Episodes that have left the table are passed over. At most 8192
+        episodes; an index that was never handed out, or a priority that is not between
+        1e-6 and 1e6, is INVALID_ARGUMENT, and nothing is changed.
         """
 
     @abc.abstractmethod

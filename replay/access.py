@@ -17,7 +17,7 @@ HEALTH = "/grpc.health.v1.Health/"
 ROLES: Mapping[str, frozenset[str]] = {
     "actor": frozenset({"RegisterSpec", "GetStatus", "Insert", "FetchWeights"}),
     "evaluator": frozenset({"RegisterSpec", "GetStatus", "ClaimEvaluation", "ReportEvaluation"}),
-    "learner": frozenset({"GetStatus", "Sample", "PublishWeights", "ListEvaluations"}),
+    "learner": frozenset({"GetStatus", "Sample", "UpdatePriorities", "PublishWeights", "ListEvaluations"}),
     "observer": frozenset({"GetStatus", "GetStats", "ListEvaluations"}),
     "operator": frozenset(
         {"RegisterSpec", "GetStatus", "GetStats", "ReadWindow", "Import", "ListEvaluations"}

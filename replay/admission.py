@@ -14,6 +14,11 @@ from replay.storage import NewEpisode
 SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MAX_NAME_CHARACTERS = 64
 MAX_GROUP_EPISODES = 1024
+MAX_PRIORITIES = 8192
+PRIORITY_RANGE = (1e-6, 1e6)
+"""Within it no power and no sum of priorities overflows, or becomes 0."""
+MAX_BATCH_NUMBER = 2**40
+"""Times any batch size this is a number that Redis's scripts still count exactly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +79,30 @@ def checked_evaluation(message: pb.Evaluation) -> Evaluation:
         if not math.isfinite(getattr(message, name)):
             raise InvalidRequestError(f"evaluation.{name}: is not finite")
     return codec.evaluation_from_proto(message)
+
+
+def checked_batch_number(field: str, number: int) -> int:
+    """The number. Raises InvalidRequestError if it is higher than any run can come to."""
+    if number > MAX_BATCH_NUMBER:
+        raise InvalidRequestError(f"{field}: {number} is more than {MAX_BATCH_NUMBER}")
+    return number
+
+
+def checked_priorities(message: pb.UpdatePrioritiesRequest) -> dict[int, float]:
+    """Priority by index. Raises InvalidRequestError if one is out of range, or the two lists do not match."""
+    indices, priorities = message.indices, message.priorities
+    if len(indices) != len(priorities):
+        raise InvalidRequestError(f"priorities: {len(priorities)} for {len(indices)} indices")
+    if len(indices) > MAX_PRIORITIES:
+        raise InvalidRequestError(f"indices: {len(indices)}, more than {MAX_PRIORITIES}")
+    low, high = PRIORITY_RANGE
+    for priority in priorities:
+        if not low <= priority <= high:
+            raise InvalidRequestError(f"priorities: {priority} is not between {low:g} and {high:g}")
+    by_index = dict(zip(indices, priorities, strict=True))
+    if len(by_index) != len(indices):
+        raise InvalidRequestError("indices: one is there twice")
+    return by_index
 
 
 def _check_session(field: str, session: str) -> None:

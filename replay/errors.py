@@ -1,5 +1,7 @@
 """Why a call to the replay service fails; service.py turns each kind into its gRPC status."""
 
+from collections.abc import Iterable
+
 
 class RequestError(Exception):
     """A call that ends with an error status. The message is for the caller."""
@@ -7,6 +9,13 @@ class RequestError(Exception):
 
 class InvalidRequestError(RequestError):
     """The input is malformed; the message begins with the field's name."""
+
+
+class UnknownTableError(RequestError):
+    """There is no such table."""
+
+    def __init__(self, name: str, tables: Iterable[str]) -> None:
+        super().__init__(f"table: there is no {name!r:.40}; there are {', '.join(tables)}")
 
 
 class StateConflictError(RequestError):

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,53 +29,69 @@ class Inserted:
     counters: Counters
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Checked:
+    """A group that may be committed."""
+
+    table: str
+    episodes: list[NewEpisode | Rejection]
+
+
 class Inserter:
-    """Stores groups. `recorder` and `cache` learn of every episode that went in."""
+    """Stores groups. `recorder` and the table's cache learn of every episode that went in."""
 
     def __init__(
         self,
         storage: Storage,
-        cache: EpisodeCache,
+        caches: Mapping[str, EpisodeCache],
         recorder: InsertRecorder,
         executor: ThreadPoolExecutor,
         *,
         max_episode_bytes: int,
     ) -> None:
         self._storage = storage
-        self._cache = cache
+        self._caches = caches
         self._recorder = recorder
         self._executor = executor
         self._max_episode_bytes = max_episode_bytes
-        self._turn = asyncio.Lock()
+        self._turns = {name: asyncio.Lock() for name in caches}
 
     async def insert_all(
-        self, groups: AsyncIterator[Sequence[pb.Episode]], spec: EnvSpec, *, imported: bool = False
+        self,
+        groups: AsyncIterator[tuple[str, Sequence[pb.Episode]]],
+        spec: EnvSpec,
+        *,
+        imported: bool = False,
     ) -> AsyncGenerator[Inserted, None]:
-        """Answers every group, in order, when the storage holds it. `imported`: see Group."""
+        """Answers every group for a table, in order, when the storage holds it. `imported`: see Group."""
         loop = asyncio.get_running_loop()
 
-        async def check(episodes: Sequence[pb.Episode]) -> list[NewEpisode | Rejection]:
-            return await loop.run_in_executor(self._executor, admit, episodes, spec, self._max_episode_bytes)
+        async def check(group: tuple[str, Sequence[pb.Episode]]) -> _Checked:
+            table, episodes = self._storage.table(group[0]).rules.name, group[1]
+            bound = self._max_episode_bytes
+            admitted = await loop.run_in_executor(self._executor, admit, episodes, spec, bound)
+            return _Checked(table=table, episodes=admitted)
 
         async with aclosing(read_ahead(groups, check, CHECKED_AHEAD, self._storage.changes)) as checked:
-            async for admitted in checked:
-                yield await self._insert(admitted, imported=imported)
+            async for group in checked:
+                yield await self._insert(group, imported=imported)
 
-    async def _insert(self, admitted: list[NewEpisode | Rejection], *, imported: bool) -> Inserted:
-        episodes = tuple(item for item in admitted if isinstance(item, NewEpisode))
+    async def _insert(self, checked: _Checked, *, imported: bool) -> Inserted:
+        table = checked.table
+        episodes = tuple(item for item in checked.episodes if isinstance(item, NewEpisode))
         outcomes: tuple[Outcome, ...] = ()
         if episodes:
             offered = time.monotonic()
-            group = Group(id=uuid.uuid4().hex, episodes=episodes, imported=imported)
+            group = Group(id=uuid.uuid4().hex, table=table, episodes=episodes, imported=imported)
             commit = await self._commit(group)
             self._recorder.waited(time.monotonic() - offered)
             outcomes, counters = commit.outcomes, commit.counters
-            self._observe(episodes, commit)
+            self._observe(table, episodes, commit)
         else:
             counters = (await self._storage.status()).counters
         given = iter(outcomes)
         results: list[tuple[int, Outcome | Rejection]] = []
-        for item in admitted:
+        for item in checked.episodes:
             if isinstance(item, Rejection):
                 self._recorder.rejected()
                 results.append((item.seq, item))
@@ -85,13 +101,13 @@ class Inserter:
 
     async def _commit(self, group: Group) -> Commit:
         """Commits at once if nothing waits; else in turn, each as soon as the limiter lets it."""
-        changes, again = self._storage.changes, False
-        if not self._turn.locked():
+        changes, turn, again = self._storage.changes, self._turns[group.table], False
+        if not turn.locked():
             commit = await self._storage.commit(group, again=False)
             if not commit.held_back:
                 return commit
             again = True
-        async with self._turn:
+        async with turn:
             while True:
                 freed = changes.event(Topic.SAMPLES)
                 commit = await self._storage.commit(group, again=again)
@@ -100,12 +116,13 @@ class Inserter:
                 again = True
                 await changes.wait(freed)
 
-    def _observe(self, episodes: tuple[NewEpisode, ...], commit: Commit) -> None:
-        self._cache.advance(commit.tail, self._storage.epoch)
+    def _observe(self, table: str, episodes: tuple[NewEpisode, ...], commit: Commit) -> None:
+        cache = self._caches[table]
+        cache.advance(commit.tail, self._storage.epoch)
         index = commit.first_index
         for episode, outcome in zip(episodes, commit.outcomes, strict=True):
             if outcome is Outcome.STORED:
-                self._cache.put(index, episode.blob)
+                cache.put(index, episode.blob)
                 self._recorder.stored(episode.meta, commit.counters.weights_version, size=len(episode.blob))
                 index += 1
             elif outcome is Outcome.DUPLICATE:

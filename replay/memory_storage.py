@@ -1,22 +1,20 @@
 """Everything in the memory of one process: for tests, and the plain statement of what the Redis one does."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from common.histogram import Histogram
 from common.types import Counters, EnvSpec, Evaluation, Weights
 from replay.changes import Changes, Topic
-from replay.errors import RunMismatchError, StateConflictError
+from replay.errors import RunMismatchError, StateConflictError, UnknownTableError
+from replay.memory_table import MemoryTable
 from replay.storage import (
     NO_WEIGHTS,
     Claim,
     Commit,
-    EpisodeRecord,
     Group,
     NewEpisode,
     Outcome,
-    Reservation,
     Rules,
     RunParameters,
     RunStatus,
@@ -38,13 +36,13 @@ class MemoryStorage:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._changes = Changes()
-        self._run = RunParameters(total_env_steps=0, batch_size=0, seed=0, samples_per_insert=0)
+        self._run = RunParameters(total_env_steps=0, batch_size=0, seed=0)
         self._spec: EnvSpec | None = None
-        self._blobs: dict[int, bytes] = {}
-        self._records: dict[int, EpisodeRecord] = {}
+        self._tables = {
+            name: MemoryTable(table, self._changes, self._progress) for name, table in rules.tables.items()
+        }
         self._last_seq: dict[str, int] = {}
-        self._env_steps, self._head, self._tail, self._window_bytes, self._samples = 0, 0, 0, 0, 0
-        self._stream = 0
+        self._env_steps = 0
         self._weights = NO_WEIGHTS
         self._points: dict[int, _Point] = {}
         self._results: dict[int, Evaluation] = {}
@@ -67,7 +65,7 @@ class MemoryStorage:
     async def stats(self) -> StorageStats:
         """Memory has no latency, and nothing of it survives."""
         return StorageStats(
-            memory_bytes=self._window_bytes,
+            memory_bytes=sum(table.figures().size_bytes for table in self._tables.values()),
             memory_limit_bytes=0,
             writes_to_disk=False,
             file_bytes=0,
@@ -76,7 +74,7 @@ class MemoryStorage:
 
     async def open_run(self, run: RunParameters) -> None:
         """Begins the run; see Storage."""
-        for field in ("batch_size", "seed", "samples_per_insert"):
+        for field in ("batch_size", "seed"):
             held, given = getattr(self._run, field), getattr(run, field)
             if self._run.total_env_steps and held != given:
                 raise RunMismatchError(field, str(held), str(given))
@@ -100,36 +98,37 @@ class MemoryStorage:
         return RunStatus(
             counters=self._counters(),
             total_env_steps=self._run.total_env_steps,
-            tail=self._tail,
-            head=self._head,
-            window_bytes=self._window_bytes,
+            tables=tuple(table.figures() for table in self._tables.values()),
             evaluations_pending=len(self._points),
         )
 
+    def table(self, name: str) -> MemoryTable:
+        """See Storage."""
+        if name not in self._tables:
+            raise UnknownTableError(name, self._tables)
+        return self._tables[name]
+
     async def commit(self, group: Group, *, again: bool) -> Commit:  # noqa: ARG002 - nothing was sent before
         """See Storage."""
+        table = self.table(group.table)
         outcomes, stored = self._judge(group)
-        if stored and not (group.imported or self._rules.may_insert(self._head, self._samples)):
-            return self._commit(held_back=True, outcomes=())
-        first_index, env_steps, batch_was_due = self._head, self._env_steps, self._batch_due()
+        size_bytes = sum(len(episode.blob) for episode in stored)
+        if stored and not (group.imported or table.may_insert(len(stored), size_bytes)):
+            return self._commit(table, held_back=True, outcomes=())
+        first_index, env_steps, batch_was_due = table.head, self._env_steps, table.batch_due
         for episode in stored:
             self._env_steps += episode.meta.length
-            self._blobs[self._head] = episode.blob
-            self._records[self._head] = EpisodeRecord(
-                meta=episode.meta, env_steps=self._env_steps, stored_at_s=time.time()
-            )
-            self._head += 1
-            self._window_bytes += len(episode.blob)
+            table.add(episode, self._env_steps)
             self._last_seq[episode.meta.session] = episode.meta.seq
-        self._evict()
+        table.evict()
         if not group.imported:
             self._add_points(env_steps)
         completed = self._complete() and env_steps < self._run.total_env_steps
-        if completed or (self._batch_due() and not batch_was_due):
+        if completed or (table.batch_due and not batch_was_due):
             self._changes.notify(Topic.EPISODES)
         if completed:
             self._changes.notify(Topic.EVALUATIONS)
-        return replace(self._commit(held_back=False, outcomes=outcomes), first_index=first_index)
+        return replace(self._commit(table, held_back=False, outcomes=outcomes), first_index=first_index)
 
     def _judge(self, group: Group) -> tuple[tuple[Outcome, ...], list[NewEpisode]]:
         outcomes: list[Outcome] = []
@@ -150,52 +149,12 @@ class MemoryStorage:
                 env_steps += meta.length
         return tuple(outcomes), stored
 
-    def _evict(self) -> None:
-        while self._rules.must_evict(self._head - self._tail, self._window_bytes):
-            self._window_bytes -= len(self._blobs.pop(self._tail))
-            del self._records[self._tail]
-            self._tail += 1
-
     def _add_points(self, env_steps_before: int) -> None:
         interval = self._rules.evaluation_interval
         first = (env_steps_before // interval + 1) * interval
         for point in range(first, self._env_steps + 1, interval):
             self._points[point] = _Point(self._weights)
             self._changes.notify(Topic.EVALUATIONS)
-
-    async def open_stream(self, consumed_batches: int) -> int:
-        """See Storage."""
-        self._stream += 1
-        self._samples = consumed_batches * self._rules.batch_size
-        self._changes.notify(Topic.SAMPLES, Topic.EPISODES)
-        return self._stream
-
-    async def reserve(self, stream: int, batch: int, *, take: bool) -> Reservation:
-        """See Storage."""
-        if stream != self._stream:
-            raise StateConflictError("another Sample stream was opened; a run has one learner")
-        after = (batch + 1) * self._rules.batch_size
-        due = self._batch_due()
-        granted = take and (due or self._samples == after)
-        if granted:
-            held_back = not self._rules.may_insert(self._head, self._samples)
-            self._samples = after
-            if held_back and self._rules.may_insert(self._head, self._samples):
-                self._changes.notify(Topic.SAMPLES)
-        return Reservation(
-            granted=granted,
-            end_of_run=self._complete() and not due and not granted,
-            tail=self._tail,
-            head=self._head,
-        )
-
-    async def read(self, indices: Sequence[int]) -> list[bytes | None]:
-        """See Storage."""
-        return [self._blobs.get(index) for index in indices]
-
-    async def records(self, indices: Sequence[int]) -> list[EpisodeRecord | None]:
-        """See Storage."""
-        return [self._records.get(index) for index in indices]
 
     async def now_s(self) -> float:
         """See Storage."""
@@ -262,23 +221,23 @@ class MemoryStorage:
     def _complete(self) -> bool:
         return self._env_steps >= self._run.total_env_steps
 
-    def _batch_due(self) -> bool:
-        return self._rules.may_sample(self._head, self._samples, self._head - self._tail)
+    def _progress(self) -> float:
+        return min(1.0, self._env_steps / max(1, self._run.total_env_steps))
 
     def _counters(self) -> Counters:
         return Counters(
             env_steps=self._env_steps,
-            episodes=self._head,
-            samples=self._samples,
+            episodes=sum(table.head for table in self._tables.values()),
+            samples=sum(table.samples for table in self._tables.values()),
             weights_version=self._weights.version,
             run_complete=self._complete(),
         )
 
-    def _commit(self, *, held_back: bool, outcomes: tuple[Outcome, ...]) -> Commit:
+    def _commit(self, table: MemoryTable, *, held_back: bool, outcomes: tuple[Outcome, ...]) -> Commit:
         return Commit(
             held_back=held_back,
             outcomes=outcomes,
-            first_index=self._head,
-            tail=self._tail,
+            first_index=table.head,
+            tail=table.tail,
             counters=self._counters(),
         )

@@ -5,7 +5,7 @@ this replica since its start.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.metrics import Figure, counter, gauge, histogram
@@ -81,36 +81,41 @@ class ReplayMetrics:
     """Collects from another thread than the service's event loop, to which the storage belongs."""
 
     def __init__(
-        self, storage: Storage, cache: EpisodeCache, inserts: InsertRecorder, samples: SampleRecorder
+        self,
+        storage: Storage,
+        caches: Mapping[str, EpisodeCache],
+        inserts: InsertRecorder,
+        samples: SampleRecorder,
     ) -> None:
         """Call it inside the service's event loop."""
         self._loop = asyncio.get_running_loop()
         self._storage = storage
-        self._cache = cache
+        self._caches = caches
         self._inserts = inserts
         self._samples = samples
 
     def collect(self) -> Iterator[Figure]:
         """Everything; without the run's part while the storage cannot be reached."""
         asked = asyncio.run_coroutine_threadsafe(self._look(), self._loop)
-        inserts, samples, cache, run = asked.result(STORAGE_TIMEOUT_S + 1.0)
+        inserts, samples, caches, run = asked.result(STORAGE_TIMEOUT_S + 1.0)
         yield from _insert_figures(inserts)
         yield from _sample_figures(samples)
-        yield from _cache_figures(cache)
+        yield from _cache_figures(caches)
         yield REACHABLE(run is not None)
         if run is not None:
             yield from _run_figures(run.status)
             yield from _evaluation_figures(run.evaluations)
             yield from _storage_figures(run.storage)
 
-    async def _look(self) -> tuple[InsertStats, SampleStats, CacheStats, RunView | None]:
+    async def _look(self) -> tuple[InsertStats, SampleStats, list[CacheStats], RunView | None]:
         run = None
         try:
             async with asyncio.timeout(STORAGE_TIMEOUT_S):
                 run = await self._look_at_storage()
         except (UnavailableError, TimeoutError):
             pass  # the metric `reachable` says so
-        return self._inserts.stats(), self._samples.stats(), self._cache.stats(), run
+        caches = [cache.stats() for cache in self._caches.values()]
+        return self._inserts.stats(), self._samples.stats(), caches, run
 
     async def _look_at_storage(self) -> RunView:
         return RunView(
@@ -129,9 +134,9 @@ def _run_figures(status: RunStatus) -> Iterator[Figure]:
     yield RUN_SAMPLES(counters.samples)
     yield RUN_RATIO(counters.samples / counters.episodes if counters.episodes else 0.0)
     yield RUN_VERSION(counters.weights_version)
-    yield RUN_WINDOW(status.head - status.tail)
-    yield RUN_WINDOW_BYTES(status.window_bytes)
-    yield RUN_EVICTIONS(status.tail)
+    yield RUN_WINDOW(sum(table.available for table in status.tables))
+    yield RUN_WINDOW_BYTES(sum(table.size_bytes for table in status.tables))
+    yield RUN_EVICTIONS(sum(table.tail for table in status.tables))
     yield RUN_PENDING(status.evaluations_pending)
 
 
@@ -165,11 +170,11 @@ def _sample_figures(samples: SampleStats) -> Iterator[Figure]:
     yield SAMPLE_WAIT(samples.waits)
 
 
-def _cache_figures(cache: CacheStats) -> Iterator[Figure]:
-    yield CACHE_HITS(cache.hits)
-    yield CACHE_MISSES(cache.misses)
-    yield CACHE_EPISODES(cache.episodes)
-    yield CACHE_BYTES(cache.size_bytes)
+def _cache_figures(caches: Sequence[CacheStats]) -> Iterator[Figure]:
+    yield CACHE_HITS(sum(cache.hits for cache in caches))
+    yield CACHE_MISSES(sum(cache.misses for cache in caches))
+    yield CACHE_EPISODES(sum(cache.episodes for cache in caches))
+    yield CACHE_BYTES(sum(cache.size_bytes for cache in caches))
 
 
 def _storage_figures(storage: StorageStats) -> Iterator[Figure]:

@@ -1,9 +1,9 @@
 """All of a run's state in Redis: it survives the service, and several replicas may use it at once.
 
-The steps themselves, and the keys, are in redis_scripts.py.
+The steps themselves, and the keys, are in redis_scripts.py; those of a table are in redis_table.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,25 +11,26 @@ from common import codec
 from common.types import Counters, EnvSpec, Evaluation, Weights
 from protos import replay_pb2 as pb
 from replay import redis_scripts as scripts
-from replay import wire
 from replay.changes import Changes
-from replay.errors import RunMismatchError, StateConflictError
+from replay.errors import RunMismatchError, StateConflictError, UnknownTableError
 from replay.redis_link import Argument, RedisLink
+from replay.redis_table import RedisTable
+from replay.redis_table_scripts import COMMIT
+from replay.settings import DEFAULT_TABLE
 from replay.storage import (
     NO_WEIGHTS,
     Claim,
     Commit,
-    EpisodeRecord,
     Group,
     Outcome,
-    Reservation,
     Rules,
     RunParameters,
     RunStatus,
     StorageStats,
 )
+from replay.table import LimiterKind, SamplerKind, TableRules, TableStatus
 
-STATE_FIELDS = ("env_steps", "head", "tail", "bytes", "samples", "weights_session", "weights_version")
+STATE_FIELDS = ("env_steps", "weights_session", "weights_version")
 
 
 class RedisStorage:
@@ -38,7 +39,9 @@ class RedisStorage:
     def __init__(self, link: RedisLink, rules: Rules) -> None:
         self._link = link
         self._rules = rules
-        self._limiter = (rules.batch_size, repr(rules.samples_per_insert), rules.insert_lead_episodes)
+        self._tables = {
+            name: RedisTable(link, table, list(rules.tables)) for name, table in rules.tables.items()
+        }
         self._newest = NO_WEIGHTS
 
     @property
@@ -75,9 +78,13 @@ class RedisStorage:
     async def open_run(self, run: RunParameters) -> None:
         """See Storage."""
         compared: list[Argument] = []
-        for name in ("batch_size", "seed", "samples_per_insert"):
-            compared += (name, repr(getattr(run, name)))
-        differs = await self._link.run(scripts.OPEN_RUN, *compared, run.total_env_steps)
+        for name in ("batch_size", "seed"):
+            compared += (name, "", repr(getattr(run, name)))
+        for table in self._rules.tables.values():
+            for name, before, value in _fixed(table):
+                compared += (name, before, value)
+        names = " ".join(self._tables)
+        differs = await self._link.run(scripts.OPEN_RUN, run.total_env_steps, names, *compared)
         if differs:
             raise RunMismatchError(*(value.decode() for value in differs))
 
@@ -94,62 +101,38 @@ class RedisStorage:
 
     async def status(self) -> RunStatus:
         """See Storage."""
-        state, total, pending = await self._state()
+        state, total, pending, tables = await self._state()
         return RunStatus(
-            counters=_counters(state, total),
+            counters=_counters(state, total, tables),
             total_env_steps=total,
-            tail=int(state["tail"]),
-            head=int(state["head"]),
-            window_bytes=int(state["bytes"]),
+            tables=tables,
             evaluations_pending=pending,
         )
 
+    def table(self, name: str) -> RedisTable:
+        """See Storage."""
+        if name not in self._tables:
+            raise UnknownTableError(name, self._tables)
+        return self._tables[name]
+
     async def commit(self, group: Group, *, again: bool) -> Commit:
         """See Storage. The first time the blobs travel in the same round trip as the script's call."""
-        rules, upload = self._rules, self._link.key(f"upload:{group.id}:")
-        bounds = (rules.window_episodes, rules.window_bytes, rules.evaluation_interval)
-        arguments: list[Argument] = [*self._limiter, *bounds, upload, int(group.imported)]
+        table, upload = self.table(group.table), self._link.key(f"upload:{group.id}:")
+        interval = self._rules.evaluation_interval
+        arguments: list[Argument] = [*table.script_arguments, interval, upload, int(group.imported)]
         for episode in group.episodes:
-            arguments += (episode.meta.session, _decimal(episode.meta.seq), episode.meta.length)
+            meta = episode.meta
+            arguments += (
+                *(meta.session, _decimal(meta.seq), meta.length),
+                *(len(episode.blob), meta.weights_version),
+            )
         blobs = {f"{upload}{n}": episode.blob for n, episode in enumerate(group.episodes, 1)}
-        reply = await self._link.run(scripts.COMMIT, *arguments, uploads={} if again else blobs)
+        reply = await self._link.run(COMMIT, *arguments, uploads={} if again else blobs)
         if reply[0] == b"MISSING" and again:  # held back for so long that they have expired
-            reply = await self._link.run(scripts.COMMIT, *arguments, uploads=blobs)
+            reply = await self._link.run(COMMIT, *arguments, uploads=blobs)
         if reply[0] == b"MISSING":
             raise self._link.unavailable("it does not keep what it is sent; its memory may be too small")
         return _commit(reply)
-
-    async def open_stream(self, consumed_batches: int) -> int:
-        """See Storage."""
-        samples = consumed_batches * self._rules.batch_size
-        return int(await self._link.run(scripts.OPEN_STREAM, samples))
-
-    async def reserve(self, stream: int, batch: int, *, take: bool) -> Reservation:
-        """See Storage."""
-        reply = await self._link.run(scripts.RESERVE, *self._limiter, stream, batch, int(take))
-        answer, tail, head = reply
-        if answer == b"SUPERSEDED":
-            raise StateConflictError("another Sample stream was opened; a run has one learner")
-        return Reservation(granted=answer == b"GRANTED", end_of_run=answer == b"END", tail=tail, head=head)
-
-    async def read(self, indices: Sequence[int]) -> list[bytes | None]:
-        """See Storage."""
-        if not indices:
-            return []
-        keys = (self._link.key(f"episode:{index}") for index in indices)
-        blobs: list[bytes | None] = await self._link.command("MGET", *keys)
-        return blobs
-
-    async def records(self, indices: Sequence[int]) -> list[EpisodeRecord | None]:
-        """See Storage. Reads the beginnings of the episodes only."""
-        if not indices:
-            return []
-        key = self._link.key
-        marks, *heads = await self._link.transaction(
-            ("HMGET", key("stored"), *indices),
-            *(("GETRANGE", key(f"episode:{index}"), 0, wire.META_BYTES - 1) for index in indices),
-        )
-        return [_record(mark, head) for mark, head in zip(marks, heads, strict=True)]
 
     async def now_s(self) -> float:
         """See Storage."""
@@ -168,7 +151,7 @@ class RedisStorage:
     async def newest_weights(self, have: Weights) -> tuple[Weights, Counters]:
         """See Storage. Keeps a copy, since every actor asks for the same."""
         while True:
-            state, total, _ = await self._state()
+            state, total, _, tables = await self._state()
             session, version = state["weights_session"].decode(), int(state["weights_version"])
             newest = Weights(session=session, version=version)
             if version and newest != replace(have, data=b""):
@@ -178,7 +161,7 @@ class RedisStorage:
                         continue
                     self._newest = replace(newest, data=data)
                 newest = self._newest
-            return newest, _counters(state, total)
+            return newest, _counters(state, total, tables)
 
     async def claim_evaluation(self) -> Claim:
         """See Storage."""
@@ -207,17 +190,21 @@ class RedisStorage:
         results = [codec.evaluation_from_proto(pb.Evaluation.FromString(message)) for message in messages]
         return sorted(results, key=lambda result: result.env_steps)
 
-    async def _state(self) -> tuple[dict[str, bytes], int, int]:
-        """The state hash, total_env_steps, and how many evaluations are due."""
+    async def _state(self) -> tuple[dict[str, bytes], int, int, tuple[TableStatus, ...]]:
+        """The state hash, total_env_steps, how many evaluations are due, and the tables."""
         key = self._link.key
-        state, total, pending = await self._link.transaction(
+        state, total, pending, *replies = await self._link.transaction(
             ("HMGET", key("state"), *STATE_FIELDS),
             ("HGET", key("run"), "total_env_steps"),
             ("ZCARD", key("due")),
+            *(table.state_command for table in self._tables.values()),
         )
         if total is None or None in state:
             raise self._link.lost_run()
-        return dict(zip(STATE_FIELDS, state, strict=True)), int(total), pending
+        tables = tuple(
+            table.figures(reply) for table, reply in zip(self._tables.values(), replies, strict=True)
+        )
+        return dict(zip(STATE_FIELDS, state, strict=True)), int(total), pending, tables
 
     async def _weights_data(self, weights: Weights) -> bytes | None:
         key = self._link.key(f"weights:{weights.session} {_decimal(weights.version)}")
@@ -225,23 +212,29 @@ class RedisStorage:
         return data
 
 
-def _record(mark: bytes | None, head: bytes) -> EpisodeRecord | None:
-    if mark is None:
-        return None
-    env_steps, stored_at_ms = map(int, mark.split())
-    return EpisodeRecord(meta=wire.episode_meta(head), env_steps=env_steps, stored_at_s=stored_at_ms / 1000)
-
-
 def _decimal(number: int) -> str:
     return f"{number:020d}"
 
 
-def _counters(state: dict[str, bytes], total_env_steps: int) -> Counters:
+def _fixed(rules: TableRules) -> Iterator[tuple[str, str, str]]:
+    """What a table must keep over a run's life: name, what it is in a run that does not say it yet, value."""
+    whose = "" if rules.name == DEFAULT_TABLE else f"tables.{rules.name}."
+    new = rules.name != DEFAULT_TABLE
+    for name, usual, value in (
+        ("sampler", SamplerKind.UNIFORM.value, rules.sampler.value),
+        ("limiter", LimiterKind.RATIO.value, rules.limiter.value),
+        ("max_times_sampled", "0", str(rules.max_times_sampled)),
+        ("samples_per_insert", "", "" if rules.queue else repr(rules.samples_per_insert)),
+    ):
+        yield whose + name, value if new else usual, value
+
+
+def _counters(state: dict[str, bytes], total_env_steps: int, tables: Sequence[TableStatus]) -> Counters:
     env_steps = int(state["env_steps"])
     return Counters(
         env_steps=env_steps,
-        episodes=int(state["head"]),
-        samples=int(state["samples"]),
+        episodes=sum(table.inserts for table in tables),
+        samples=sum(table.samples for table in tables),
         weights_version=int(state["weights_version"]),
         run_complete=env_steps >= total_env_steps,
     )

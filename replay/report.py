@@ -1,7 +1,7 @@
 """What `GetStats` answers: the window, this replica and its storage, of bounded work per call."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import psutil
@@ -12,7 +12,8 @@ from protos import replay_pb2 as pb
 from replay.cache import EpisodeCache
 from replay.settings import ReplaySettings
 from replay.stats import InsertRecorder, SampleRecorder
-from replay.storage import EpisodeRecord, RunStatus, Storage
+from replay.storage import RunStatus, Storage
+from replay.table import EpisodeRecord
 
 MAX_EXAMINED = 1024
 """Episodes of the window that are looked at."""
@@ -25,58 +26,61 @@ class Reporter:
     def __init__(
         self,
         storage: Storage,
-        cache: EpisodeCache,
+        caches: Mapping[str, EpisodeCache],
         inserts: InsertRecorder,
         samples: SampleRecorder,
         settings: ReplaySettings,
     ) -> None:
         self._storage = storage
-        self._cache = cache
+        self._caches = caches
         self._inserts = inserts
         self._samples = samples
         self._settings = settings
         self._process = psutil.Process()
         self._began_s = time.monotonic()
 
-    async def report(self) -> pb.GetStatsResponse:
-        """All of it."""
+    async def report(self, table: str) -> pb.GetStatsResponse:
+        """All of it, and of the tables this one. Raises UnknownTableError if it is none."""
+        self._storage.table(table)
         status = await self._storage.status()
         return pb.GetStatsResponse(
-            table=await self._table(status),
+            table=await self._table(status, table),
             replica=self._replica(),
             storage=await self._storage_stats(),
             counters=codec.counters_to_proto(status.counters),
             total_env_steps=status.total_env_steps,
         )
 
-    async def _table(self, status: RunStatus) -> pb.TableStats:
-        settings, counters = self._settings, status.counters
-        found = await self._storage.records(evenly_spread(status.tail, status.head, MAX_EXAMINED))
+    async def _table(self, status: RunStatus, name: str) -> pb.TableStats:
+        table, rules = self._storage.table(name), self._storage.table(name).rules
+        (state,) = (state for state in status.tables if state.name == name)
+        found = await table.records(evenly_spread(state.tail, state.inserts, MAX_EXAMINED))
         records = [record for record in found if record is not None]
-        table = pb.TableStats(
-            inserts=counters.episodes,
-            samples=counters.samples,
-            episodes=status.head - status.tail,
-            max_episodes=settings.window_episodes,
-            size_bytes=status.window_bytes,
-            max_bytes=settings.window_bytes,
-            samples_per_insert=counters.samples / counters.episodes if counters.episodes else 0.0,
-            target_samples_per_insert=settings.samples_per_insert,
+        stats = pb.TableStats(
+            inserts=state.inserts,
+            samples=state.samples,
+            episodes=state.available,
+            max_episodes=rules.window_episodes,
+            size_bytes=state.size_bytes,
+            max_bytes=rules.window_bytes,
+            samples_per_insert=state.samples / state.inserts if state.inserts else 0.0,
+            target_samples_per_insert=1.0 if rules.queue else rules.samples_per_insert,
             examined=len(records),
         )
-        _examine(table, records, status, await self._storage.now_s())
-        return table
+        _examine(stats, records, status, await self._storage.now_s())
+        return stats
 
     def _replica(self) -> pb.ReplicaStats:
-        cache, inserts, samples = self._cache.stats(), self._inserts.stats(), self._samples.stats()
+        caches = [cache.stats() for cache in self._caches.values()]
+        inserts, samples = self._inserts.stats(), self._samples.stats()
         return pb.ReplicaStats(
             uptime_s=time.monotonic() - self._began_s,
             memory_bytes=self._process.memory_info().rss,
-            cache_episodes=cache.episodes,
-            cache_bytes=cache.size_bytes,
+            cache_episodes=sum(cache.episodes for cache in caches),
+            cache_bytes=sum(cache.size_bytes for cache in caches),
             cache_max_bytes=self._settings.cache_bytes,
-            cache_hits=cache.hits,
-            cache_misses=cache.misses,
+            cache_hits=sum(cache.hits for cache in caches),
+            cache_misses=sum(cache.misses for cache in caches),
             stored=inserts.stored,
             stored_bytes=inserts.stored_bytes,
             duplicates=inserts.duplicates,

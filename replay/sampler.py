@@ -6,17 +6,20 @@ and the same window gives the same batch.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 
+from replay.admission import checked_batch_number
 from replay.cache import EpisodeCache
 from replay.changes import Topic
-from replay.errors import InvalidRequestError, RequestError
+from replay.choosing import choose
+from replay.errors import InvalidRequestError, RequestError, UnavailableError
 from replay.stats import SampleRecorder
-from replay.storage import Reservation, Storage
+from replay.storage import Storage
+from replay.table import Draws, Reservation, Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +28,8 @@ class Batch:
 
     number: int
     blobs: list[bytes]
+    draws: Draws | None = None
+    """Of a table that keeps an account."""
 
 
 class Limiter(Enum):
@@ -35,10 +40,13 @@ class Limiter(Enum):
 
 
 class Credits:
-    """How many batches a client allows to be sent."""
+    """How many batches a client allows to be sent, and how many it has consumed."""
 
-    def __init__(self) -> None:
+    def __init__(self, consumed: int = 0) -> None:
         self.available = 0
+        self.consumed = consumed
+        self.sent = consumed
+        """Number of the next batch."""
         self._added = asyncio.Event()
         self._problem: RequestError | None = None
 
@@ -50,6 +58,11 @@ class Credits:
     def take(self) -> None:
         """Uses one."""
         self.available -= 1
+        self.sent += 1
+
+    def consume(self, consumed: int) -> None:
+        """The client is done with batches before number `consumed`."""
+        self.consumed = max(self.consumed, consumed)
 
     def fail(self, problem: RequestError) -> None:
         """Has the stream end with this error."""
@@ -68,39 +81,32 @@ class Credits:
 
 
 class Sampler:
-    """Hands out batches from a storage, through the cache."""
+    """Hands out batches from a storage's tables, through their caches."""
 
     def __init__(
-        self,
-        storage: Storage,
-        cache: EpisodeCache,
-        recorder: SampleRecorder,
-        *,
-        seed: int,
-        batch_size: int,
+        self, storage: Storage, caches: Mapping[str, EpisodeCache], recorder: SampleRecorder, *, seed: int
     ) -> None:
         self._storage = storage
-        self._cache = cache
+        self._caches = caches
         self._recorder = recorder
         self._seed = seed
-        self._batch_size = batch_size
 
     async def batches(
-        self, batch_size: int, consumed_batches: int, credits: Credits
+        self, table: Table, batch_size: int, credits: Credits
     ) -> AsyncGenerator[Batch | Limiter, None]:
-        """Opens the run's Sample stream: the batches after those consumed, until the run ends.
+        """Opens the table's Sample stream: the batches after those consumed, until the run ends.
 
         In between it says when the rate limiter begins to hold the stream back, and when it lets go.
 
         Raises InvalidRequestError for another batch size than the run's, StateConflictError once another
         stream is opened.
         """
-        if batch_size != self._batch_size:
+        if batch_size != table.rules.batch_size:
             raise InvalidRequestError(
-                f"open.batch_size: {batch_size}, but this run's batches have {self._batch_size} episodes"
+                f"open.batch_size: {batch_size}, but this run's batches are of {table.rules.batch_size}"
             )
-        changes, number = self._storage.changes, consumed_batches
-        stream = await self._storage.open_stream(consumed_batches)
+        number = checked_batch_number("open.consumed_batches", credits.consumed)
+        changes, stream = self._storage.changes, await table.open_stream(number)
         waiting_since: float | None = None
         held = False
         while True:
@@ -109,15 +115,15 @@ class Sampler:
             may_take = credits.available > 0
             if may_take and waiting_since is None:
                 waiting_since = time.monotonic()
-            reservation = await self._storage.reserve(stream, number, take=may_take)
+            reservation = await self._reserve(table, stream, number, credits.consumed, take=may_take)
             if reservation.granted:
                 assert waiting_since is not None  # nothing is granted to a stream without credits
-                credits.take()
                 waited_s, waiting_since = time.monotonic() - waiting_since, None
                 if held:
                     held = False
                     yield Limiter.LETS_GO
-                batch = await self._batch(number, reservation)
+                batch = await self._batch(table, stream, number, reservation)
+                credits.take()
                 self._recorder.sent(batch.blobs, waited_s=waited_s)
                 yield batch
                 number += 1
@@ -129,29 +135,62 @@ class Sampler:
                     yield Limiter.HOLDS
                 await changes.wait(changed, added)
 
-    async def _batch(self, number: int, reservation: Reservation) -> Batch:
-        rng = np.random.default_rng([self._seed, number])
+    async def _reserve(
+        self, table: Table, stream: int, number: int, consumed: int, *, take: bool
+    ) -> Reservation:
+        """The table's answer, after the draws were made if it left them to us."""
+        while True:
+            reservation = await table.reserve(stream, number, take=take, consumed=consumed)
+            if reservation.view is None:
+                return reservation
+            draws = choose(self._rng(number), reservation.view, table.rules)
+            if await table.take(stream, number, draws):
+                return replace(reservation, granted=True, draws=draws, view=None)
+
+    async def _batch(self, table: Table, stream: int, number: int, reservation: Reservation) -> Batch:
+        if reservation.draws is None:
+            return await self._uniform_batch(table, number, reservation)
+        missing: set[int] = set()
+        while True:
+            draws = reservation.draws
+            self._caches[table.rules.name].advance(reservation.tail, self._storage.epoch)
+            blobs = await self._read(table, draws.indices)
+            if blobs.keys() == set(draws.indices):
+                return Batch(number=number, blobs=[blobs[index] for index in draws.indices], draws=draws)
+            # Evicted after the draw: the table knows it too, and lets us draw again.
+            if missing & set(draws.indices):
+                raise UnavailableError(f"the storage has lost episodes {sorted(missing)}")
+            missing |= set(draws.indices) - blobs.keys()
+            reservation = await self._reserve(table, stream, number, 0, take=True)
+            assert reservation.draws is not None
+
+    async def _uniform_batch(self, table: Table, number: int, reservation: Reservation) -> Batch:
+        rng, batch_size = self._rng(number), table.rules.batch_size
         tail, head = reservation.tail, reservation.head
-        self._cache.advance(tail, self._storage.epoch)
-        indices = draw(rng, range(tail, head), self._batch_size)
-        blobs = await self._read(indices)
+        self._caches[table.rules.name].advance(tail, self._storage.epoch)
+        indices = draw(rng, range(tail, head), batch_size)
+        blobs = await self._read(table, indices)
         while missing := [slot for slot, index in enumerate(indices) if index not in blobs]:
             # They left the window after the draw. Others are drawn, so that no batch is an error.
-            status = await self._storage.status()
-            others = draw(rng, range(status.tail, status.head), len(missing), avoid=set(blobs))
-            blobs |= await self._read(others)
+            now = await table.status()
+            others = draw(rng, range(now.tail, now.inserts), len(missing), avoid=set(blobs))
+            blobs |= await self._read(table, others)
             for slot, index in zip(missing, others, strict=True):
                 indices[slot] = index
         return Batch(number=number, blobs=[blobs[index] for index in indices])
 
-    async def _read(self, indices: list[int]) -> dict[int, bytes]:
-        found = {index: blob for index in indices if (blob := self._cache.get(index)) is not None}
-        misses = [index for index in indices if index not in found]
-        for index, blob in zip(misses, await self._storage.read(misses), strict=True):
+    async def _read(self, table: Table, indices: Sequence[int]) -> dict[int, bytes]:
+        cache = self._caches[table.rules.name]
+        found = {index: blob for index in indices if (blob := cache.get(index)) is not None}
+        misses = [index for index in dict.fromkeys(indices) if index not in found]
+        for index, blob in zip(misses, await table.read(misses), strict=True):
             if blob is not None:
-                self._cache.put(index, blob)
+                cache.put(index, blob)
                 found[index] = blob
         return found
+
+    def _rng(self, number: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, number])
 
 
 def draw(

@@ -31,9 +31,10 @@ from replay.redis_storage import RedisStorage
 from replay.report import Reporter
 from replay.sampler import Sampler
 from replay.service import ReplayService, add_to_server
-from replay.settings import ReplaySettings
+from replay.settings import ReplaySettings, TableSettings
 from replay.stats import InsertRecorder, SampleRecorder
 from replay.storage import Rules, RunParameters, Storage
+from replay.table import LimiterKind, SamplerKind, TableRules
 
 MEMORY_URL = "memory://"
 
@@ -60,7 +61,6 @@ async def serve(
         total_env_steps=total_env_steps,
         batch_size=batch_size,
         seed=seed,
-        samples_per_insert=settings.samples_per_insert,
     )
     rules = rules_of(settings, batch_size)
     ended = _when_set(stop)
@@ -84,20 +84,24 @@ async def serve(
 
 def rules_of(settings: ReplaySettings, batch_size: int) -> Rules:
     """The storage's rules. Raises FatalError if no batch could ever be drawn."""
-    if settings.window_episodes < batch_size:
-        raise FatalError(
-            f"replay.window_episodes is {settings.window_episodes}, less than a batch of {batch_size}; "
-            "give a larger window or a smaller batch."
-        )
     return Rules(
-        batch_size=batch_size,
-        samples_per_insert=settings.samples_per_insert,
-        insert_lead_episodes=settings.insert_lead_episodes,
-        window_episodes=settings.window_episodes,
-        window_bytes=settings.window_bytes,
+        tables={name: _table_rules(name, table, batch_size) for name, table in settings.all_tables.items()},
         evaluation_interval=settings.evaluation_interval,
         evaluation_lease_s=settings.evaluation_lease_s,
     )
+
+
+def _table_rules(name: str, table: TableSettings, batch_size: int) -> TableRules:
+    values = table.model_dump()
+    if values["window_episodes"] < batch_size:
+        raise FatalError(
+            f"window_episodes of the table {name} is {values['window_episodes']}, less than a batch of "
+            f"{batch_size}; give replay.window_episodes or that of the table more, or make batches smaller."
+        )
+    values["sampler"], values["limiter"] = SamplerKind(table.sampler), LimiterKind(table.limiter)
+    if values["limiter"] is LimiterKind.QUEUE:
+        values["max_times_sampled"] = 1
+    return TableRules(name=name, batch_size=batch_size, **values)
 
 
 @contextlib.asynccontextmanager
@@ -204,12 +208,13 @@ async def _open_run(storage: Storage, run: RunParameters) -> None:
 def _service(
     storage: Storage, settings: ReplaySettings, run: RunParameters, executor: ThreadPoolExecutor
 ) -> tuple[ReplayService, ReplayMetrics]:
-    cache, inserts, samples = EpisodeCache(settings.cache_bytes), InsertRecorder(), SampleRecorder()
-    inserter = Inserter(storage, cache, inserts, executor, max_episode_bytes=settings.max_episode_bytes)
-    sampler = Sampler(storage, cache, samples, seed=run.seed, batch_size=run.batch_size)
-    reporter = Reporter(storage, cache, inserts, samples, settings)
+    names, inserts, samples = settings.all_tables.keys(), InsertRecorder(), SampleRecorder()
+    caches = {name: EpisodeCache(settings.cache_bytes // len(names)) for name in names}
+    inserter = Inserter(storage, caches, inserts, executor, max_episode_bytes=settings.max_episode_bytes)
+    sampler = Sampler(storage, caches, samples, seed=run.seed)
+    reporter = Reporter(storage, caches, inserts, samples, settings)
     service = ReplayService(storage, inserter, sampler, inserts, reporter, settings)
-    return service, ReplayMetrics(storage, cache, inserts, samples)
+    return service, ReplayMetrics(storage, caches, inserts, samples)
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,7 @@
 """The gRPC servicer that protos/replay.proto specifies: it decodes, calls, and maps exceptions to status."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import grpc
@@ -12,14 +12,22 @@ from common.types import EnvSpec, Weights
 from protos import replay_pb2 as pb
 from protos import replay_pb2_grpc as pb_grpc
 from replay import wire
-from replay.admission import Rejection, checked_evaluation, checked_spec, checked_weights
-from replay.errors import InvalidRequestError, StateConflictError, UnavailableError
+from replay.admission import (
+    Rejection,
+    checked_batch_number,
+    checked_evaluation,
+    checked_priorities,
+    checked_spec,
+    checked_weights,
+)
+from replay.errors import InvalidRequestError, StateConflictError, UnavailableError, UnknownTableError
 from replay.inserter import Inserted, Inserter
 from replay.report import Reporter
 from replay.sampler import Credits, Limiter, Sampler
-from replay.settings import ReplaySettings
+from replay.settings import DEFAULT_TABLE, ReplaySettings
 from replay.stats import InsertRecorder
 from replay.storage import Outcome, Storage
+from replay.table import TableStatus
 from replay.waiting import claim_evaluation, fetch_weights, wait_seconds
 from replay.window_reader import read_window
 
@@ -70,8 +78,8 @@ class ReplayService(pb_grpc.ReplayServicer):
             spec=None if spec is None else codec.spec_to_proto(spec),
             counters=codec.counters_to_proto(counters),
             total_env_steps=status.total_env_steps,
-            window_episodes=status.head - status.tail,
-            window_bytes=status.window_bytes,
+            window_episodes=sum(table.available for table in status.tables),
+            window_bytes=sum(table.size_bytes for table in status.tables),
             samples_per_insert=counters.samples / counters.episodes if counters.episodes else 0.0,
             weights_lag=stats.weights_lag,
             evaluations_pending=status.evaluations_pending,
@@ -85,6 +93,7 @@ class ReplayService(pb_grpc.ReplayServicer):
             ],
             train_return=stats.train_return,
             train_win_rate=stats.train_win_rate,
+            tables=[_table_status(table) for table in status.tables],
         )
 
     async def Insert(
@@ -109,7 +118,7 @@ class ReplayService(pb_grpc.ReplayServicer):
         spec = await self._storage.spec()
         if spec is None:
             raise StateConflictError("no spec is registered; call RegisterSpec first")
-        groups: AsyncIterator[Sequence[pb.Episode]] = (request.episodes async for request in requests)
+        groups = ((table_name(request.table), request.episodes) async for request in requests)
         async with aclosing(self._inserter.insert_all(groups, spec, imported=imported)) as answers:
             async for inserted in answers:
                 yield _insert_response(inserted)
@@ -118,17 +127,17 @@ class ReplayService(pb_grpc.ReplayServicer):
         self, request: pb.ReadWindowRequest, context: Context
     ) -> AsyncIterator[pb.ReadWindowResponse]:
         """See the protocol."""
-        async with (
-            _statuses(context),
-            aclosing(read_window(self._storage, request.begin, request.end)) as responses,
-        ):
-            async for response in responses:
-                yield response
+        async with _statuses(context):
+            table = self._storage.table(table_name(request.table))
+            reading = read_window(table, self._storage.changes, request.begin, request.end)
+            async with aclosing(reading) as responses:
+                async for response in responses:
+                    yield response
 
-    async def GetStats(self, _request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
+    async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """See the protocol."""
         async with _statuses(context):
-            return await self._reporter.report()
+            return await self._reporter.report(table_name(request.table))
 
     async def Sample(  # type: ignore[override] # bytes in place of messages
         self, requests: AsyncIterator[pb.SampleRequest], context: Context
@@ -138,21 +147,33 @@ class ReplayService(pb_grpc.ReplayServicer):
             first = await self._storage.changes.unless_draining(anext(requests, None))
             if first is None or not first.HasField("open"):
                 raise InvalidRequestError("open: the first request opens the stream")
-            credits = Credits()
+            table = self._storage.table(table_name(first.open.table))
+            credits = Credits(first.open.consumed_batches)
             credits.add(first.credits)
             reader = asyncio.ensure_future(_add_credits(requests, credits))
-            batches = self._sampler.batches(first.open.batch_size, first.open.consumed_batches, credits)
+            batches = self._sampler.batches(table, first.open.batch_size, credits)
             try:
                 async with aclosing(batches):
                     async for item in batches:
                         if isinstance(item, Limiter):
                             yield wire.limiter(holds=item is Limiter.HOLDS)
                             continue
-                        for response in wire.batch_responses(item.number, item.blobs):
+                        for response in wire.batch_responses(item.number, item.blobs, item.draws):
                             yield response
                 yield wire.end_of_run()
             finally:
                 reader.cancel()
+
+    async def UpdatePriorities(
+        self, request: pb.UpdatePrioritiesRequest, context: Context
+    ) -> pb.UpdatePrioritiesResponse:
+        """See the protocol."""
+        async with _statuses(context):
+            table = self._storage.table(table_name(request.table))
+            await table.update_priorities(
+                checked_batch_number("batch", request.batch), checked_priorities(request)
+            )
+        return pb.UpdatePrioritiesResponse()
 
     async def PublishWeights(
         self, request: pb.PublishWeightsRequest, context: Context
@@ -231,6 +252,8 @@ async def _statuses(context: Context) -> AsyncIterator[None]:
         yield
     except InvalidRequestError as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    except UnknownTableError as error:
+        await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
     except StateConflictError as error:
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
     except UnavailableError as error:
@@ -241,7 +264,31 @@ async def _add_credits(requests: AsyncIterator[pb.SampleRequest], credits: Credi
     async for request in requests:
         if request.HasField("open"):
             credits.fail(InvalidRequestError("open: only the first request opens the stream"))
+        if request.consumed_batches > credits.sent:
+            credits.fail(
+                InvalidRequestError(
+                    f"consumed_batches: {request.consumed_batches}, but {credits.sent} were sent"
+                )
+            )
+        credits.consume(request.consumed_batches)
         credits.add(request.credits)
+
+
+def table_name(given: str) -> str:
+    """The table that a message names."""
+    return given or DEFAULT_TABLE
+
+
+def _table_status(table: TableStatus) -> pb.TableStatus:
+    return pb.TableStatus(
+        table=table.name,
+        inserts=table.inserts,
+        samples=table.samples,
+        window_episodes=table.available,
+        window_bytes=table.size_bytes,
+        dropped=table.dropped,
+        batch_due=table.batch_due,
+    )
 
 
 def _check_same(spec: EnvSpec, held: EnvSpec) -> None:

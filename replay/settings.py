@@ -1,10 +1,55 @@
 """Settings of the replay service."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from common.settings import PositiveFloat, PositiveInt, Settings
+from common.settings import Fraction, PositiveFloat, PositiveInt, Settings
+
+DEFAULT_TABLE = "default"
+"""The table that an empty name means; every service has it."""
+TableName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+
+
+class TableSettings(Settings):
+    """One table: who is drawn, how often, and who waits for whom. Its oldest episodes leave first."""
+
+    sampler: Literal["uniform", "prioritised", "fifo"] = "uniform"
+    """uniform; prioritised: by priority^alpha, with importance weights; fifo: the oldest."""
+    limiter: Literal["ratio", "queue"] = "ratio"
+    """ratio: samples_per_insert is kept. queue: every episode once, inserts wait while the table is full."""
+    window_episodes: PositiveInt | None = None
+    """Size; null: replay.window_episodes."""
+    window_bytes: PositiveInt | None = None
+    """The same in bytes; null: replay.window_bytes."""
+    samples_per_insert: PositiveFloat | None = None
+    """Of the ratio limiter; null: replay.samples_per_insert."""
+    insert_lead_episodes: Annotated[int, Field(ge=0)] | None = None
+    """Of the ratio limiter; null: replay.insert_lead_episodes."""
+    min_episodes: Annotated[int, Field(ge=0)] = 0
+    """Of the ratio limiter: no batch before so many episodes can be drawn; at least a batch in any case."""
+    max_times_sampled: Annotated[int, Field(ge=0)] = 0
+    """After so many times an episode leaves the table. 0: no limit."""
+    max_age_versions: Annotated[int, Field(ge=0)] | None = None
+    """Of the queue limiter: older weights than so many learner steps make an episode useless; it is dropped
+    and counted. null: any age will do."""
+    alpha: Fraction = 0.6
+    """Of the prioritised sampler: 0 is uniform, 1 proportional to the priority."""
+    beta: Fraction = 0.4
+    """Of the prioritised sampler: how much the importance weights make up for it when the run begins. Rises
+    linearly to 1 at its end."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.limiter == "queue" and self.sampler != "fifo":
+            raise ValueError(f"a table with limiter=queue needs sampler=fifo, not {self.sampler}")
+        if self.limiter == "queue" and self.max_times_sampled > 1:
+            raise ValueError(
+                "a table with limiter=queue hands out every episode once: leave max_times_sampled"
+            )
+        if self.limiter != "queue" and self.max_age_versions is not None:
+            raise ValueError("max_age_versions is for tables with limiter=queue")
+        return self
 
 
 class ReplaySettings(Settings):
@@ -35,6 +80,9 @@ class ReplaySettings(Settings):
     """Episodes handed out in batches per episode stored: with batches of 32, one learner step each."""
     insert_lead_episodes: Annotated[int, Field(ge=0)] = 32
     """How many episodes actors may be ahead of the learner before inserts wait. 0: lockstep."""
+    tables: dict[TableName, TableSettings] = Field(default_factory=dict)
+    """Tables by name. There is always one called default, which is used when no table is named; whatever a
+    table leaves open is as above."""
     evaluation_interval: PositiveInt = 10_000
     """Environment steps between evaluations."""
     evaluation_episodes: PositiveInt = 32
@@ -45,3 +93,30 @@ class ReplaySettings(Settings):
     """A larger payload is INVALID."""
     drain_timeout_s: PositiveFloat = 5.0
     """How long SIGTERM waits for open calls."""
+
+    @property
+    def all_tables(self) -> dict[str, TableSettings]:
+        """Every table, the default one first, with nothing left open."""
+        named = {DEFAULT_TABLE: self.tables.get(DEFAULT_TABLE, TableSettings()), **self.tables}
+        return {name: self._filled_in(table) for name, table in named.items()}
+
+    def _filled_in(self, table: TableSettings) -> TableSettings:
+        shared = ("window_episodes", "window_bytes", "samples_per_insert", "insert_lead_episodes")
+        open_ = {name: getattr(self, name) for name in shared if getattr(table, name) is None}
+        return table.model_copy(update=open_)
+
+    @model_validator(mode="after")
+    def _tables_fit(self) -> Self:
+        for name, table in self.all_tables.items():
+            assert table.samples_per_insert is not None and table.window_episodes is not None
+            if 0 < table.max_times_sampled < table.samples_per_insert and table.limiter == "ratio":
+                raise ValueError(
+                    f"replay.tables.{name}: samples_per_insert is {table.samples_per_insert:g}, but no "
+                    f"episode is sampled more than max_times_sampled = {table.max_times_sampled} times"
+                )
+            if table.min_episodes > table.window_episodes:
+                raise ValueError(
+                    f"replay.tables.{name}: min_episodes ({table.min_episodes}) is more than window_episodes "
+                    f"({table.window_episodes})"
+                )
+        return self

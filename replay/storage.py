@@ -4,11 +4,11 @@ A storage holds all of a run's truth. Each method is one atomic step, also when 
 service use one storage, and may be repeated: a step whose answer was lost does no harm the second time.
 All methods raise UnavailableError while the storage cannot be reached.
 
-Stored episodes are numbered from 0 in the order in which they came; the number is their index. The window is
-the range of indices [tail, head). `head` is therefore also the count of inserts.
+Episodes are in tables (table.py). What is common to all tables is here: the run, its steps and weights, who
+has sent what, and evaluations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -16,6 +16,7 @@ from typing import Protocol
 from common.histogram import HistogramStats
 from common.types import Counters, EnvSpec, EpisodeMeta, Evaluation, Weights
 from replay.changes import Changes
+from replay.table import Table, TableRules, TableStatus
 
 NO_WEIGHTS = Weights()
 
@@ -27,48 +28,16 @@ class RunParameters:
     total_env_steps: int
     batch_size: int
     seed: int
-    samples_per_insert: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """Rate limiter, window and evaluation points.
+    """The tables, and evaluation points."""
 
-    An episode that is stored owes samples_per_insert samples:
-
-        owed = samples_per_insert * inserts - samples
-
-    A batch may go when owed >= batch_size and the window holds a batch. A group of episodes may enter when
-    owed <= samples_per_insert * insert_lead_episodes, or when no batch may go before it does; so one side
-    can always move.
-    """
-
-    batch_size: int
-    samples_per_insert: float
-    insert_lead_episodes: int
-    window_episodes: int
-    window_bytes: int
+    tables: Mapping[str, TableRules]
+    """By name; the default table first."""
     evaluation_interval: int
     evaluation_lease_s: float
-
-    def may_insert(self, inserts: int, samples: int) -> bool:
-        """Whether a group of episodes may enter."""
-        owed = self.samples_per_insert * inserts - samples
-        return (
-            inserts < self.batch_size
-            or owed <= self.samples_per_insert * self.insert_lead_episodes
-            or owed < self.batch_size
-        )
-
-    def may_sample(self, inserts: int, samples: int, window: int) -> bool:
-        """Whether a batch may go."""
-        return window >= self.batch_size and samples + self.batch_size <= self.samples_per_insert * inserts
-
-    def must_evict(self, window: int, window_bytes: int) -> bool:
-        """Whether the oldest episode has to leave. Bytes alone never make the window smaller than a batch."""
-        return window > self.window_episodes or (
-            window_bytes > self.window_bytes and window > self.batch_size
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +55,7 @@ class Group:
 
     id: str
     """Unique; the same when the group is offered again."""
+    table: str
     episodes: tuple[NewEpisode, ...]
     imported: bool = False
     """From a data set: the rate limiter does not hold it back, and no evaluation falls due of its steps."""
@@ -113,36 +83,13 @@ class Commit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reservation:
-    """The answer to a stream that asks for its next batch."""
-
-    granted: bool
-    end_of_run: bool
-    """The run has all its steps and no further batch is due."""
-    tail: int
-    head: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EpisodeRecord:
-    """What is known of a stored episode without reading its payload."""
-
-    meta: EpisodeMeta
-    env_steps: int
-    """Of the run when it was stored, its own included."""
-    stored_at_s: float
-    """Seconds since 1970, by the storage's clock."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RunStatus:
     """The state of the run."""
 
     counters: Counters
     total_env_steps: int
-    tail: int
-    head: int
-    window_bytes: int
+    tables: tuple[TableStatus, ...]
+    """The default table first."""
     evaluations_pending: int
     """Due and not reported."""
 
@@ -220,36 +167,20 @@ class Storage(Protocol):
         """The state of the run, all of one moment."""
         ...
 
+    def table(self, name: str) -> Table:
+        """The table of that name. Raises UnknownTableError if there is none."""
+        ...
+
     async def commit(self, group: Group, *, again: bool) -> Commit:
-        """Stores a group's new episodes unless the rate limiter holds it back.
+        """Stores a group's new episodes in its table unless that table's rate limiter holds it back.
 
         `again` says that this group was held back before. Advances env_steps, evicts, and makes every
         multiple of evaluation_interval that env_steps has passed an evaluation of the newest weights.
         """
         ...
 
-    async def open_stream(self, consumed_batches: int) -> int:
-        """Sets samples to consumed_batches * batch_size; returns the number of the new Sample stream."""
-        ...
-
-    async def reserve(self, stream: int, batch: int, *, take: bool) -> Reservation:
-        """Counts batch number `batch` as handed out if it may go (and `take`), with the window to draw from.
-
-        Asking again for a batch that was granted grants it again. Raises StateConflictError if another
-        stream was opened since.
-        """
-        ...
-
-    async def read(self, indices: Sequence[int]) -> list[bytes | None]:
-        """The blobs of these episodes; None for those that have left the window."""
-        ...
-
-    async def records(self, indices: Sequence[int]) -> list[EpisodeRecord | None]:
-        """What is known of these episodes; None for those that have left the window."""
-        ...
-
     async def now_s(self) -> float:
-        """The storage's clock, by which `stored_at_s` is."""
+        """The storage's clock, by which `stored_at_s` of a record is."""
         ...
 
     async def publish_weights(self, weights: Weights) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from common import codec
 from common.types import EpisodeMeta
 from protos import replay_pb2 as pb
+from replay.table import Draws
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """A response is closed when it has reached this size."""
@@ -22,15 +23,20 @@ _META_TAG = pb.Episode.META_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 _EPISODE_TAG = bytes([pb.SampleResponse.EPISODES_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 
 
-def batch_responses(batch: int, blobs: Sequence[bytes]) -> Iterator[bytes]:
-    """A batch as serialised SampleResponse messages of about CHUNK_BYTES, the last with end_of_batch."""
+def batch_responses(batch: int, blobs: Sequence[bytes], draws: Draws | None = None) -> Iterator[bytes]:
+    """A batch as serialised SampleResponse messages of about CHUNK_BYTES, the last with end_of_batch.
+
+    With draws that have importance weights each message also says these of its episodes, and their indices.
+    """
     head = pb.SampleResponse(batch=batch).SerializeToString()
     parts, size = [head], 0
-    for blob in blobs:
+    for place, blob in enumerate(blobs):
         if size >= CHUNK_BYTES:
             yield b"".join(parts)
             parts, size = [head], 0
         parts += (_EPISODE_TAG, _varint(len(blob)), blob)
+        if draws is not None and draws.importance:
+            parts.append(_drawn(draws.indices[place], draws.importance[place]))
         size += len(blob)
     parts.append(pb.SampleResponse(end_of_batch=True).SerializeToString())
     yield b"".join(parts)
@@ -64,6 +70,10 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if data[at] <= 0x7F:
             return number, at + 1
         at, shift = at + 1, shift + 7
+
+
+def _drawn(index: int, importance: float) -> bytes:
+    return pb.SampleResponse(indices=[index], importance=[importance]).SerializeToString()
 
 
 def _varint(number: int) -> bytes:

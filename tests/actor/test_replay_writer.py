@@ -173,7 +173,7 @@ def test_the_end_of_the_run_is_noticed():
 
 
 def test_waiting_episodes_travel_in_one_group_and_few_groups_are_under_way():
-    outbox = Outbox(max_episodes=1000, max_bytes=10**9, group_bytes=10**9)
+    outbox = Outbox(table="", max_episodes=1000, max_bytes=10**9, group_bytes=10**9)
     for seq in range(1, 101):
         outbox.add(make_episode(seq=seq))
     packer = threading.Thread(target=outbox.pack_groups)
@@ -200,7 +200,7 @@ def wait_for_group(outbox, number):
 
 def test_a_groups_bytes_are_bounded():
     size = sum(array.nbytes for array in (make_episode().obs, make_episode().state))
-    outbox = Outbox(max_episodes=1000, max_bytes=10**9, group_bytes=3 * size)
+    outbox = Outbox(table="", max_episodes=1000, max_bytes=10**9, group_bytes=3 * size)
     for seq in range(1, 9):
         outbox.add(make_episode(seq=seq))
     packer = threading.Thread(target=outbox.pack_groups)

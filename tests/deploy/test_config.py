@@ -144,6 +144,29 @@ BAD_FILES = {
             Sources(overrides=("learner.batch_size=100", "replay.window_episodes=50")),
             "replay.window_episodes",
         ),
+        (
+            Sources(overrides=("replay.tables.default.samplr=fifo",)),
+            r"nearest is replay\.tables\.NAME\.sampler",
+        ),
+        (Sources(overrides=("replay.tables.default=fifo",)), "replay.tables.default is a section"),
+        (Sources(overrides=("replay.tables=fifo",)), "a section for each name"),
+        (Sources(overrides=("replay.tables.Bad Name.alpha=0",)), "Bad Name"),
+        (Sources(overrides=("replay.tables.default.limiter=queue",)), "needs sampler=fifo"),
+        (Sources(overrides=("replay.tables.default.max_age_versions=3",)), "limiter=queue"),
+        (Sources(overrides=("replay.tables.default.max_times_sampled=8",)), "samples_per_insert is 32"),
+        (Sources(overrides=("replay.tables.recent.window_episodes=8",)), "table recent"),
+        (Sources(overrides=("replay.tables.default.min_episodes=5001",)), "min_episodes"),
+        (Sources(overrides=("learner.table=recent",)), "learner.table is recent.*has default"),
+        (
+            Sources(
+                overrides=(
+                    "replay.tables.default.limiter=queue",
+                    "replay.tables.default.sampler=fifo",
+                    "replay.tables.default.max_age_versions=3",
+                )
+            ),
+            "publish_every_steps is 10",
+        ),
         (Sources(overrides=("actor.lockstep=true",)), "run.actors=1"),
         (Sources(overrides=("env.options.speed=3",)), "speed"),
         (Sources(environment={"VDFD_ENV__MPA": "3m"}), "VDFD_ENV__MPA: .*nearest is env.map"),
@@ -175,3 +198,14 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("key", [key for key, _ in settings_fields()])
 def test_the_nearest_key_of_a_key_with_a_typing_error_is_that_key(key):
     assert nearest_key(key[:-2] + key[-1]) == key
+
+
+def test_what_a_table_leaves_open_is_as_for_all(tmp_path):
+    overrides = ("replay.window_episodes=70", "replay.tables.recent.window_episodes=90")
+    config = load_config(Sources(overrides=(*overrides, "replay.tables.recent.sampler=fifo")))
+    tables = config.replay.all_tables
+    assert list(tables) == ["default", "recent"]
+    assert [table.window_episodes for table in tables.values()] == [70, 90]
+    assert [table.samples_per_insert for table in tables.values()] == [32.0, 32.0]
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(Sources(file=tmp_path / "config.yaml")) == config

@@ -180,10 +180,10 @@ async def test_the_replay_service_tells_the_run_and_its_own_part(tmp_path):
         await link.connect(10.0)
         storage, inserts, samples = RedisStorage(link, RULES), InsertRecorder(), SampleRecorder()
         await storage.open_run(RUN)
-        cache = EpisodeCache(10**6)
+        caches = {"default": EpisodeCache(10**6)}
         await storage.commit(group(1, 2, 3), again=False)
-        await storage.open_stream(0)
-        metrics = replay.metrics.ReplayMetrics(storage, cache, inserts, samples)
+        await storage.table("default").open_stream(0)
+        metrics = replay.metrics.ReplayMetrics(storage, caches, inserts, samples)
         with serving_metrics(ANY_PORT, metrics.collect) as port:
             seen = await asyncio.to_thread(scrape, port)
             assert seen["vdfd_run_episodes_total",] == 3
@@ -203,7 +203,8 @@ async def test_the_replay_service_tells_the_run_and_its_own_part(tmp_path):
 async def test_the_replay_service_tells_all_that_it_has():
     storage = MemoryStorage(RULES)
     await storage.open_run(RUN)
-    metrics = replay.metrics.ReplayMetrics(storage, EpisodeCache(1), InsertRecorder(), SampleRecorder())
+    caches = {"default": EpisodeCache(1)}
+    metrics = replay.metrics.ReplayMetrics(storage, caches, InsertRecorder(), SampleRecorder())
     told = values(await asyncio.to_thread(lambda: list(metrics.collect())))
     assert {name for name, *_ in told} == {
         name for name in named(replay.metrics) if not name.startswith("vdfd_evaluation_") or "points" in name

@@ -1,5 +1,6 @@
 """A real server that speaks Redis's protocol, one for all tests; each test has its own keys in it."""
 
+import dataclasses
 import uuid
 from contextlib import AsyncExitStack
 from functools import partial
@@ -11,7 +12,9 @@ from replay.memory_storage import MemoryStorage
 from replay.redis_link import RedisLink
 from replay.redis_server import redis_server
 from replay.redis_storage import RedisStorage
+from replay.settings import DEFAULT_TABLE
 from replay.storage import Rules, RunParameters
+from replay.table import TableRules
 from tests.replay.running import BATCH_SIZE, NO_END, serving
 
 
@@ -32,16 +35,30 @@ def replay(redis_url, prefix):
     return partial(serving, redis_url=redis_url, redis_prefix=prefix)
 
 
-RULES = Rules(
+TABLE = TableRules(
+    name=DEFAULT_TABLE,
     batch_size=BATCH_SIZE,
     samples_per_insert=2.0,
     insert_lead_episodes=4,
     window_episodes=20,
     window_bytes=10**9,
-    evaluation_interval=100,
-    evaluation_lease_s=60.0,
 )
-RUN = RunParameters(total_env_steps=NO_END, batch_size=BATCH_SIZE, seed=1, samples_per_insert=2.0)
+RULES = Rules(tables={DEFAULT_TABLE: TABLE}, evaluation_interval=100, evaluation_lease_s=60.0)
+RUN = RunParameters(total_env_steps=NO_END, batch_size=BATCH_SIZE, seed=1)
+
+
+def with_tables(rules=RULES, **tables) -> Rules:
+    """These rules with other tables: changes of TABLE by name; the default table need not be named."""
+    named = {
+        name: dataclasses.replace(TABLE, name=name, **changes)
+        for name, changes in {DEFAULT_TABLE: {}, **tables}.items()
+    }
+    return dataclasses.replace(rules, tables=named)
+
+
+def with_table(**changes) -> Rules:
+    """The rules with another default table."""
+    return with_tables(default=changes)
 
 
 @pytest_asyncio.fixture

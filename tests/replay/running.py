@@ -57,9 +57,9 @@ class Client:
     def sampling(self) -> "Sampling":
         return Sampling(self.stub.Sample(timeout=TIMEOUT_S))
 
-    async def insert(self, *episodes: pb.Episode) -> pb.InsertResponse:
+    async def insert(self, *episodes: pb.Episode, table="") -> pb.InsertResponse:
         stream = self.inserting()
-        await stream.send(*episodes)
+        await stream.send(*episodes, table=table)
         response = await stream.receive()
         await stream.end()
         return response
@@ -91,8 +91,8 @@ class Inserting:
     def __init__(self, call) -> None:
         self.call = call
 
-    async def send(self, *episodes):
-        await self.call.write(pb.InsertRequest(episodes=episodes))
+    async def send(self, *episodes, table=""):
+        await self.call.write(pb.InsertRequest(episodes=episodes, table=table))
 
     async def receive(self) -> pb.InsertResponse:
         response = await self.call.read()
@@ -119,12 +119,12 @@ class Sampling:
         self.limiter = []
         """What the service has said about the rate limiter, as values of Limiter."""
 
-    async def open(self, *, credits=0, consumed=0, batch_size=BATCH_SIZE):
-        opening = pb.SampleOpen(batch_size=batch_size, consumed_batches=consumed)
+    async def open(self, *, credits=0, consumed=0, batch_size=BATCH_SIZE, table=""):
+        opening = pb.SampleOpen(batch_size=batch_size, consumed_batches=consumed, table=table)
         await self.call.write(pb.SampleRequest(open=opening, credits=credits))
 
-    async def add_credits(self, credits=1):
-        await self.call.write(pb.SampleRequest(credits=credits))
+    async def add_credits(self, credits=1, *, consumed=0):
+        await self.call.write(pb.SampleRequest(credits=credits, consumed_batches=consumed))
 
     async def batch(self) -> Sampled | None:
         """The next batch; None at the end of the run."""

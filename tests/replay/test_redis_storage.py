@@ -14,7 +14,7 @@ from replay.redis_link import UPLOAD_TTL_S, RedisLink, address_of
 from replay.redis_server import redis_server
 from replay.storage import NO_WEIGHTS, Outcome
 from tests.replay.conftest import RUN
-from tests.replay.groups import blob, evaluation, group
+from tests.replay.groups import blob, evaluation, group, main
 
 
 @pytest.fixture
@@ -82,10 +82,10 @@ async def test_a_group_that_was_held_back_is_not_sent_twice(storage, redis, pref
     held = group(6)
     await storage.commit(held, again=False)
     await redis.set(f"{{{prefix}}}:upload:{held.id}:1", "as it was sent the first time")
-    stream = await storage.open_stream(0)
-    assert (await storage.reserve(stream, 0, take=True)).granted
+    stream = await main(storage).open_stream(0)
+    assert (await main(storage).reserve(stream, 0, take=True)).granted
     await storage.commit(held, again=True)
-    assert await storage.read([5]) == [b"as it was sent the first time"]
+    assert await main(storage).read([5]) == [b"as it was sent the first time"]
 
 
 async def test_uploads_that_expired_while_held_back_are_sent_again(storage, redis, prefix):
@@ -94,10 +94,10 @@ async def test_uploads_that_expired_while_held_back_are_sent_again(storage, redi
     held = group(6, 7)
     assert (await storage.commit(held, again=False)).held_back
     await redis.delete(f"{{{prefix}}}:upload:{held.id}:2")
-    stream = await storage.open_stream(0)
-    assert (await storage.reserve(stream, 0, take=True)).granted
+    stream = await main(storage).open_stream(0)
+    assert (await main(storage).reserve(stream, 0, take=True)).granted
     assert (await storage.commit(held, again=True)).outcomes == (Outcome.STORED,) * 2
-    assert await storage.read([5, 6]) == [blob("a", 6), blob("a", 7)]
+    assert await main(storage).read([5, 6]) == [blob("a", 6), blob("a", 7)]
 
 
 async def test_a_redis_that_was_emptied_is_not_begun_anew(storage, redis, prefix):
@@ -137,7 +137,7 @@ async def test_a_redis_that_was_killed_comes_back_with_everything(open_redis, tm
             await until(storage, reachable=True)
             assert storage.epoch > 0
             assert (await storage.status()).counters.episodes == 3
-            assert await storage.read([0, 1, 2]) == [blob("a", seq) for seq in (1, 2, 3)]
+            assert await main(storage).read([0, 1, 2]) == [blob("a", seq) for seq in (1, 2, 3)]
             assert (await commit(storage, 3, 4)).outcomes == (Outcome.DUPLICATE, Outcome.STORED)
 
 

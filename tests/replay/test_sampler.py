@@ -1,6 +1,7 @@
 """The parts that batches are made of."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from protos import replay_pb2 as pb
 from replay import wire
 from replay.cache import EpisodeCache
 from replay.memory_storage import MemoryStorage
+from replay.memory_table import MemoryTable
 from replay.sampler import Credits, Sampler, draw
 from replay.stats import SampleRecorder
-from tests.replay.conftest import RULES, RUN
-from tests.replay.groups import blob, group
+from replay.table import SamplerKind
+from tests.replay.conftest import TABLE, with_table
+from tests.replay.groups import blob, episode
 
 
 def test_a_draw_has_no_repetitions_and_avoids_what_it_must():
@@ -26,43 +29,39 @@ def test_a_draw_has_no_repetitions_and_avoids_what_it_must():
     assert max(counts.values()) < 1.2 * min(counts.values())
 
 
-class TurningStorage(MemoryStorage):
+class TurningTable(MemoryTable):
     """Its window moves on right after a draw, as when another replica inserts at that moment."""
 
     turn_by = 0
 
     async def read(self, indices):
-        head = (await self.status()).head
         for _ in range(self.turn_by):
-            head += 1
-            assert not (await self.commit(group(head), again=False)).held_back
+            self.add(episode(self.head + 1), 0)
+            self.evict()
         self.turn_by = 0
         return await super().read(indices)
 
 
+@pytest.mark.parametrize("sampler", SamplerKind)
 @pytest.mark.parametrize("turn_by", [1, 5, 8, 20])
-async def test_an_episode_that_leaves_between_draw_and_read_is_replaced(turn_by):
-    rules = RULES.__class__(
-        batch_size=4,
-        samples_per_insert=4.0,
-        insert_lead_episodes=1000,
-        window_episodes=8,
-        window_bytes=10**9,
-        evaluation_interval=10**6,
-        evaluation_lease_s=1.0,
+async def test_an_episode_that_leaves_between_draw_and_read_is_replaced(turn_by, sampler):
+    rules = dataclasses.replace(
+        TABLE, samples_per_insert=4.0, insert_lead_episodes=1000, window_episodes=8, sampler=sampler
     )
-    storage = TurningStorage(rules)
-    await storage.open_run(RUN)
-    await storage.commit(group(*range(1, 9)), again=False)
+    storage = MemoryStorage(with_table())
+    table = TurningTable(rules, storage.changes, lambda: 0.0)
+    for seq in range(1, 9):
+        table.add(episode(seq), 0)
     credits = Credits()
     credits.add(3)
-    sampler = Sampler(storage, EpisodeCache(10**6), SampleRecorder(), seed=5, batch_size=4)
-    storage.turn_by = turn_by
-    batches = sampler.batches(4, 0, credits)
+    sampling = Sampler(storage, {"default": EpisodeCache(10**6)}, SampleRecorder(), seed=5)
+    table.turn_by = turn_by
+    batches = sampling.batches(table, 4, credits)
     for number in range(3):
         batch = await anext(batches)
         assert batch.number == number
-        assert len(set(batch.blobs)) == 4
+        assert len(batch.blobs) == 4
+        assert len(set(batch.blobs)) == 4 or sampler is SamplerKind.PRIORITISED
         stored = [blob("a", seq) for seq in range(1, 9 + turn_by)]
         assert set(batch.blobs) <= set(stored if number == 0 else stored[-8:])
     await batches.aclose()

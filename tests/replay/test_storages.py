@@ -13,9 +13,9 @@ from replay.errors import RunMismatchError, StateConflictError
 from replay.memory_storage import MemoryStorage
 from replay.storage import NO_WEIGHTS, Group, NewEpisode, Outcome
 from tests.episodes import SPEC
-from tests.replay.conftest import RULES, RUN
-from tests.replay.groups import blob, episode, evaluation, group
-from tests.replay.running import message
+from tests.replay.conftest import RULES, RUN, with_table
+from tests.replay.groups import blob, episode, evaluation, group, main
+from tests.replay.running import BATCH_SIZE, message
 
 STORED, DUPLICATE, RUN_COMPLETE = Outcome.STORED, Outcome.DUPLICATE, Outcome.RUN_COMPLETE
 
@@ -30,14 +30,21 @@ def open_run(open_storage):
     return opened
 
 
+def real_group(*seqs, imported=False, **meta):
+    """Of whole messages, as `records` reads them."""
+    episodes = [message(seq, **meta) for seq in seqs]
+    blobs = [NewEpisode(meta=episode_from_proto(e).meta, blob=e.SerializeToString()) for e in episodes]
+    return Group(id=uuid.uuid4().hex, table="default", episodes=tuple(blobs), imported=imported)
+
+
 async def commit(storage, *seqs, **kwargs):
     return await storage.commit(group(*seqs, **kwargs), again=False)
 
 
 async def sample(storage, batches, *, first=0):
     """Takes batches on a new stream."""
-    stream = await storage.open_stream(first)
-    return [await storage.reserve(stream, first + n, take=True) for n in range(batches)]
+    stream = await main(storage).open_stream(first)
+    return [await main(storage).reserve(stream, first + n, take=True) for n in range(batches)]
 
 
 async def test_a_group_gets_consecutive_indices_in_its_order(open_run):
@@ -45,7 +52,7 @@ async def test_a_group_gets_consecutive_indices_in_its_order(open_run):
     await commit(storage, 1)
     done = await commit(storage, 2, 5, 9)
     assert (done.held_back, done.outcomes, done.first_index) == (False, (STORED,) * 3, 1)
-    assert await storage.read([3, 0, 2, 1, 4]) == [
+    assert await main(storage).read([3, 0, 2, 1, 4]) == [
         blob("a", 9),
         blob("a", 1),
         blob("a", 5),
@@ -62,7 +69,7 @@ async def test_an_episode_is_stored_once(open_run):
     assert (await commit(storage, 2, 3, 3)).outcomes == (DUPLICATE, STORED, DUPLICATE)
     assert (await commit(storage, 1, session="b")).outcomes == (STORED,)
     status = await storage.status()
-    assert (status.counters.episodes, status.counters.env_steps, status.head) == (4, 40, 4)
+    assert (status.counters.episodes, status.counters.env_steps, status.tables[0].inserts) == (4, 40, 4)
 
 
 async def test_seqs_of_64_bits_are_told_apart(open_run):
@@ -85,68 +92,101 @@ async def test_the_limiter_holds_back_whole_groups_and_changes_nothing(open_run)
     assert (await commit(storage, 3)).outcomes == (DUPLICATE,), "a duplicate needs no room"
     await sample(storage, 1)
     assert (await storage.commit(late, again=True)).outcomes == (STORED, STORED)
-    assert await storage.read([5, 6]) == [blob("a", 6), blob("a", 7)]
+    assert await main(storage).read([5, 6]) == [blob("a", 6), blob("a", 7)]
 
 
 async def test_the_limiter_lets_a_first_batch_of_episodes_in_and_never_locks_both_sides(open_run):
-    rules = dataclasses.replace(RULES, samples_per_insert=1.5, insert_lead_episodes=0)
+    rules = with_table(samples_per_insert=1.5, insert_lead_episodes=0)
     storage = await open_run(rules)
-    stream, batch, seq = await storage.open_stream(0), 0, 1
+    stream, batch, seq = await main(storage).open_stream(0), 0, 1
     for _ in range(50):
         held_back = (await commit(storage, seq)).held_back
         seq += not held_back
-        granted = (await storage.reserve(stream, batch, take=True)).granted
+        granted = (await main(storage).reserve(stream, batch, take=True)).granted
         batch += granted
         assert granted or not held_back, (seq, batch)
-    assert abs(batch * RULES.batch_size - 1.5 * (seq - 1)) < 1.5 * RULES.batch_size
+    assert abs(batch * BATCH_SIZE - 1.5 * (seq - 1)) < 1.5 * BATCH_SIZE
 
 
 async def test_a_batch_needs_a_window_and_is_granted_once_and_again(open_run):
     storage = await open_run()
-    stream = await storage.open_stream(0)
+    stream = await main(storage).open_stream(0)
     await commit(storage, 1, 2, 3)
-    assert not (await storage.reserve(stream, 0, take=True)).granted, "3 episodes are no batch"
+    assert not (await main(storage).reserve(stream, 0, take=True)).granted, "3 episodes are no batch"
     await commit(storage, 4)
-    assert not (await storage.reserve(stream, 0, take=False)).granted
-    window = await storage.reserve(stream, 0, take=True)
+    assert not (await main(storage).reserve(stream, 0, take=False)).granted
+    window = await main(storage).reserve(stream, 0, take=True)
     assert (window.tail, window.head) == (0, 4)
     for batch in (0, 1):
-        assert (await storage.reserve(stream, batch, take=True)).granted
-        assert (await storage.reserve(stream, batch, take=True)).granted, "the answer may have been lost"
+        assert (await main(storage).reserve(stream, batch, take=True)).granted
+        assert (await main(storage).reserve(stream, batch, take=True)).granted, (
+            "the answer may have been lost"
+        )
         assert (await storage.status()).counters.samples == 4 * (batch + 1)
-    assert not (await storage.reserve(stream, 2, take=True)).granted, "2 samples per insert are used up"
+    assert not (await main(storage).reserve(stream, 2, take=True)).granted, "2 samples per insert are used up"
 
 
 async def test_a_new_stream_sets_the_samples_and_ends_the_old_one(open_run):
     storage = await open_run()
     await commit(storage, 1, 2, 3, 4, 5)
-    old = await storage.open_stream(0)
-    await storage.reserve(old, 0, take=True)
-    await storage.reserve(old, 1, take=True)
-    new = await storage.open_stream(1)
-    assert (await storage.status()).counters.samples == RULES.batch_size
+    old = await main(storage).open_stream(0)
+    await main(storage).reserve(old, 0, take=True)
+    await main(storage).reserve(old, 1, take=True)
+    new = await main(storage).open_stream(1)
+    assert (await storage.status()).counters.samples == BATCH_SIZE
     with pytest.raises(StateConflictError, match="stream"):
-        await storage.reserve(old, 2, take=True)
-    assert (await storage.reserve(new, 1, take=True)).granted
+        await main(storage).reserve(old, 2, take=True)
+    assert (await main(storage).reserve(new, 1, take=True)).granted
 
 
 async def test_the_window_is_bounded_by_count(open_run):
-    storage = await open_run(dataclasses.replace(RULES, window_episodes=6, insert_lead_episodes=100))
+    storage = await open_run(with_table(window_episodes=6, insert_lead_episodes=100))
     for seq in range(1, 10):
         done = await commit(storage, seq)
-    assert (done.tail, (await storage.status()).window_bytes) == (3, 600)
-    assert await storage.read(range(2, 4)) == [None, blob("a", 4)]
+    assert (done.tail, (await storage.status()).tables[0].size_bytes) == (3, 600)
+    assert await main(storage).read(range(2, 4)) == [None, blob("a", 4)]
 
 
 async def test_the_window_is_bounded_by_bytes_but_keeps_a_batch(open_run):
-    storage = await open_run(dataclasses.replace(RULES, window_bytes=1000, insert_lead_episodes=100))
+    storage = await open_run(with_table(window_bytes=1000, insert_lead_episodes=100))
     for seq in range(1, 8):
         await commit(storage, seq, size=150)
-    status = await storage.status()
-    assert (status.head - status.tail, status.window_bytes) == (6, 900)
+    (status,) = (await storage.status()).tables
+    assert (status.available, status.size_bytes) == (6, 900)
     await commit(storage, 8, size=5000)
+    (status,) = (await storage.status()).tables
+    assert (status.available, status.size_bytes) == (BATCH_SIZE, 5450)
+
+
+async def test_records_tell_of_episodes_in_the_window(open_run):
+    storage = await open_run(with_table(window_episodes=3))
+    longest_names = {"session": "s" * 64, "actor": "é" * 64, "seed": 2**64 - 1, "weights_version": 2**64 - 1}
+    before_s = await storage.now_s()
+    await storage.commit(real_group(1, 2, length=7), again=False)
+    await storage.commit(real_group(2**64 - 2, 2**64 - 1, length=3, **longest_names), again=False)
+    gone, first, *_, last, not_yet = await main(storage).records([0, 1, 2, 3, 4])
+    assert gone is None and not_yet is None
+    assert (first.meta.seq, first.meta.length, first.env_steps) == (2, 7, 14)
+    assert (last.meta.seq, last.meta.session, last.meta.actor) == (2**64 - 1, "s" * 64, "é" * 64)
+    assert last.env_steps == 20
+    assert before_s - 0.002 <= first.stored_at_s <= last.stored_at_s <= await storage.now_s()
+    assert await main(storage).records([]) == []
+
+
+async def test_an_imported_group_waits_for_nothing_and_makes_no_evaluation_due(open_run):
+    storage = await open_run()
+    await storage.publish_weights(Weights(session="l", version=1, data=b"w"))
+    for first in range(1, 16, 5):
+        done = await storage.commit(
+            real_group(*range(first, first + 5), length=10, imported=True), again=False
+        )
+        assert not done.held_back
     status = await storage.status()
-    assert (status.head - status.tail, status.window_bytes) == (RULES.batch_size, 5450)
+    assert (status.counters.env_steps, status.evaluations_pending) == (150, 0)
+    assert (await storage.commit(real_group(16, length=10), again=False)).held_back
+    assert [step.granted for step in await sample(storage, 9)] == [True] * 7 + [False] * 2, "2 per insert"
+    await storage.commit(real_group(*range(16, 21), length=10), again=False)
+    assert (await storage.status()).evaluations_pending == 1, "200 steps, by play again"
 
 
 async def test_the_run_ends_at_its_steps(open_run):
@@ -157,16 +197,16 @@ async def test_the_run_ends_at_its_steps(open_run):
     assert (done.outcomes, done.counters.run_complete) == ((STORED, RUN_COMPLETE), True)
     assert (await commit(storage, 4, 5)).outcomes == (DUPLICATE, RUN_COMPLETE)
     assert (await storage.status()).counters.env_steps == 40
-    stream = await storage.open_stream(0)
-    answers = [await storage.reserve(stream, n, take=True) for n in range(3)]
+    stream = await main(storage).open_stream(0)
+    answers = [await main(storage).reserve(stream, n, take=True) for n in range(3)]
     assert [(a.granted, a.end_of_run) for a in answers] == [(True, False), (True, False), (False, True)]
 
 
 async def test_no_end_of_run_while_a_batch_is_due(open_run):
     storage = await open_run(total_env_steps=40)
     await commit(storage, 1, 2, 3, 4)
-    stream = await storage.open_stream(0)
-    assert not (await storage.reserve(stream, 0, take=False)).end_of_run
+    stream = await main(storage).open_stream(0)
+    assert not (await main(storage).reserve(stream, 0, take=False)).end_of_run
 
 
 async def test_a_later_start_may_change_only_the_total(open_run):
@@ -179,7 +219,7 @@ async def test_a_later_start_may_change_only_the_total(open_run):
         20,
         False,
     )
-    for change in ({"batch_size": 5}, {"seed": 2}, {"samples_per_insert": 3.0}):
+    for change in ({"batch_size": 5}, {"seed": 2}):
         with pytest.raises(RunMismatchError, match=next(iter(change))):
             await storage.open_run(dataclasses.replace(RUN, total_env_steps=99, **change))
     assert (await storage.status()).total_env_steps == 50
@@ -292,7 +332,7 @@ async def test_changes_are_announced(open_run):
     assert (await commit(storage, 6)).held_back
     await announced(Topic.SAMPLES, sample(storage, 1))
     await announced(Topic.EVALUATIONS, commit(storage, 6, length=50))
-    await announced(Topic.EPISODES, storage.open_stream(3))
+    await announced(Topic.EPISODES, main(storage).open_stream(3))
     await announced(Topic.EVALUATIONS, storage.report_evaluation(evaluation(100)))
 
 
@@ -301,7 +341,7 @@ async def test_redis_and_memory_agree_on_random_histories(open_redis, seed):
     """The Lua scripts against their plain statement in Python."""
     rng = np.random.default_rng(seed)
     rules = dataclasses.replace(
-        RULES, window_episodes=7, window_bytes=900, evaluation_lease_s=0.0, evaluation_interval=30
+        with_table(window_episodes=7, window_bytes=900), evaluation_lease_s=0.0, evaluation_interval=30
     )
     run = dataclasses.replace(RUN, total_env_steps=600)
     storages = (MemoryStorage(rules), await open_redis(rules))
@@ -312,7 +352,7 @@ async def test_redis_and_memory_agree_on_random_histories(open_redis, seed):
         memory, redis = [await _outcome(storage, operation) for storage in storages]
         assert memory == redis, (step, operation)
         assert await storages[0].status() == await storages[1].status(), (step, operation)
-    blobs = [await storage.read(range(1000)) for storage in storages]
+    blobs = [await main(storage).read(range(1000)) for storage in storages]
     assert blobs[0] == blobs[1]
 
 
@@ -329,19 +369,21 @@ async def _outcome(storage, operation):
     try:
         match kind:
             case "commit":
-                seqs = [status.head + n for n in sorted((a, b, c))[: 1 + d % 3]]
+                seqs = [status.counters.episodes + n for n in sorted((a, b, c))[: 1 + d % 3]]
                 members = tuple(
                     episode(seq + 1, session="xy"[e % 2], length=1 + f, size=10 * e + 1) for seq in seqs
                 )
-                return await storage.commit(Group(id=str(operation), episodes=members), again=False)
+                return await storage.commit(
+                    Group(id=str(operation), table="default", episodes=members), again=False
+                )
             case "reserve":
-                stream = await storage.open_stream(status.counters.samples // RULES.batch_size)
+                stream = await main(storage).open_stream(status.counters.samples // BATCH_SIZE)
                 return [
-                    await storage.reserve(stream, status.counters.samples // RULES.batch_size, take=take)
+                    await main(storage).reserve(stream, status.counters.samples // BATCH_SIZE, take=take)
                     for take in (False, True)
                 ]
             case "open":
-                return await storage.open_stream(max(0, status.counters.samples // RULES.batch_size - a % 3))
+                return await main(storage).open_stream(max(0, status.counters.samples // BATCH_SIZE - a % 3))
             case "publish":
                 weights = Weights(session="pq"[a % 2], version=1 + b, data=b"%d of %d" % (b, a % 2))
                 return await storage.publish_weights(weights)
@@ -351,41 +393,3 @@ async def _outcome(storage, operation):
                 return await storage.report_evaluation(evaluation(30 * a))
     except StateConflictError as error:
         return str(error)
-
-
-def real_group(*seqs, imported=False, **meta):
-    """Of whole messages, as `records` reads them."""
-    episodes = [message(seq, **meta) for seq in seqs]
-    blobs = [NewEpisode(meta=episode_from_proto(e).meta, blob=e.SerializeToString()) for e in episodes]
-    return Group(id=uuid.uuid4().hex, episodes=tuple(blobs), imported=imported)
-
-
-async def test_records_tell_of_episodes_in_the_window(open_run):
-    storage = await open_run(dataclasses.replace(RULES, window_episodes=3))
-    longest_names = {"session": "s" * 64, "actor": "é" * 64, "seed": 2**64 - 1, "weights_version": 2**64 - 1}
-    before_s = await storage.now_s()
-    await storage.commit(real_group(1, 2, length=7), again=False)
-    await storage.commit(real_group(2**64 - 2, 2**64 - 1, length=3, **longest_names), again=False)
-    gone, first, *_, last, not_yet = await storage.records([0, 1, 2, 3, 4])
-    assert gone is None and not_yet is None
-    assert (first.meta.seq, first.meta.length, first.env_steps) == (2, 7, 14)
-    assert (last.meta.seq, last.meta.session, last.meta.actor) == (2**64 - 1, "s" * 64, "é" * 64)
-    assert last.env_steps == 20
-    assert before_s - 0.002 <= first.stored_at_s <= last.stored_at_s <= await storage.now_s()
-    assert await storage.records([]) == []
-
-
-async def test_an_imported_group_waits_for_nothing_and_makes_no_evaluation_due(open_run):
-    storage = await open_run()
-    await storage.publish_weights(Weights(session="l", version=1, data=b"w"))
-    for first in range(1, 16, 5):
-        done = await storage.commit(
-            real_group(*range(first, first + 5), length=10, imported=True), again=False
-        )
-        assert not done.held_back
-    status = await storage.status()
-    assert (status.counters.env_steps, status.evaluations_pending) == (150, 0)
-    assert (await storage.commit(real_group(16, length=10), again=False)).held_back
-    assert [step.granted for step in await sample(storage, 9)] == [True] * 7 + [False] * 2, "2 per insert"
-    await storage.commit(real_group(*range(16, 21), length=10), again=False)
-    assert (await storage.status()).evaluations_pending == 1, "200 steps, by play again"
