@@ -25,6 +25,7 @@ from torch import Tensor
 from common.codec import decode_payload
 from common.labels import labelled
 from common.types import EncodedEpisode, EnvSpec
+from learner.prioritised import Sampling
 
 IntArray = npt.NDArray[np.int64]
 
@@ -86,6 +87,8 @@ class EpisodeBatch:
     """int64; row of each step. The row after step p is B + p."""
     row_sizes_T: Tensor
     """int64, always on the CPU: PackedSequence's batch_sizes"""
+    sampling: Sampling | None = None
+    """Of a prioritised table."""
 
     @property
     def batch_size(self) -> int:
@@ -100,9 +103,13 @@ class EpisodeBatch:
     @labelled("copy to device")
     def to(self, device: torch.device) -> "EpisodeBatch":
         """The batch on a device; copies from pinned memory do not block."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        moved = {name: value.to(device, non_blocking=True) for name, value in fields.items()}
-        return EpisodeBatch(**{**moved, "row_sizes_T": self.row_sizes_T})
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.tensors().items()}
+        sampling = None if self.sampling is None else self.sampling.to(device)
+        return EpisodeBatch(**{**moved, "row_sizes_T": self.row_sizes_T}, sampling=sampling)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the episodes consist of, by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "sampling"}
 
 
 @labelled("decode")
@@ -112,7 +119,7 @@ def decode_batch(
     """Unpacks episodes straight into a batch's arrays. Raises CodecError for a payload that does not fit."""
     layout = Layout.of(np.array([episode.meta.length for episode in episodes], dtype=np.int64))
     batch = _allocate(layout, spec, pin_memory=pin_memory)
-    arrays = {f.name: getattr(batch, f.name).numpy() for f in dataclasses.fields(batch)}
+    arrays = {name: tensor.numpy() for name, tensor in batch.tensors().items()}
     for rank, position in enumerate(layout.order_B):
         episode = episodes[position]
         decoded = decode_payload(episode, spec)

@@ -25,6 +25,7 @@ from learner.algorithms.base import Algorithm
 from learner.batching import EpisodeBatch
 from learner.checkpoint import Checkpoint
 from learner.part_times import PartTimes
+from learner.priority_updater import PriorityUpdater
 from learner.progress import Progress
 from learner.recorder import Recorder
 from learner.replay_reader import ReplayReader
@@ -81,6 +82,7 @@ class Learner:
         device: torch.device,
         reader: ReplayReader,
         publisher: WeightsPublisher,
+        priorities: PriorityUpdater,
         monitor: RunMonitor,
         recorder: Recorder,
     ) -> None:
@@ -91,6 +93,7 @@ class Learner:
         self._device = device
         self._reader = reader
         self._publisher = publisher
+        self._priorities = priorities
         self._monitor = monitor
         self._recorder = recorder
         self._published_version = 0
@@ -135,6 +138,8 @@ class Learner:
     def _train(self, batch: EpisodeBatch) -> None:
         with self._times.part("train"):
             self._progress.add(self._algorithm.train_step(batch))
+            if batch.sampling is not None and self._algorithm.priorities_B is not None:
+                self._priorities.update(self._step, batch.sampling.indices_B, self._algorithm.priorities_B)
         self._step += 1
         if self._due(self._settings.publish_every_steps):
             self._publish()

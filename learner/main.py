@@ -16,6 +16,7 @@ from common.settings import NO_METRICS, AgentSettings, MetricsSettings, RpcSetti
 from learner.algorithms.registry import build_algorithm
 from learner.learner import Learner, RunContext
 from learner.metrics import learner_figures
+from learner.priority_updater import PriorityUpdater
 from learner.recorder import Recorder
 from learner.replay_reader import ReplayReader
 from learner.run_monitor import RunMonitor
@@ -76,6 +77,7 @@ def _train(
         recorder = stack.enter_context(closing(Recorder(run_dir, title=title)))
         monitor = stack.enter_context(closing(RunMonitor(channel, rpc, recorder)))
         publisher = stack.enter_context(closing(WeightsPublisher(channel, rpc)))
+        priorities = stack.enter_context(closing(PriorityUpdater(channel, rpc, table=settings.table)))
         reader = ReplayReader(
             channel,
             rpc,
@@ -97,6 +99,7 @@ def _train(
             device=device,
             reader=reader,
             publisher=publisher,
+            priorities=priorities,
             monitor=monitor,
             recorder=recorder,
         )

@@ -8,6 +8,7 @@ and still wait here; they are known by their numbers and dropped, so training se
 order.
 """
 
+import dataclasses
 import logging
 import queue
 import threading
@@ -17,23 +18,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import grpc
+import numpy as np
+import torch
 
 from common import rpc
 from common.background import Background, cancel, reason, retrying, worth_retrying
-from common.codec import CodecError, episode_from_proto
+from common.codec import CodecError
 from common.errors import FatalError
 from common.settings import RpcSettings
-from common.types import EncodedEpisode, EnvSpec
-from learner.batching import EpisodeBatch, decode_batch
+from common.types import EnvSpec
+from learner.assembling import BadBatchError, ReceivedBatch, assemble_batches
+from learner.batching import EpisodeBatch, Layout, decode_batch
 from learner.data_waits import DataWaits
+from learner.prioritised import Sampling
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayStub
 
 log = logging.getLogger(__name__)
-
-
-class BadBatchError(ValueError):
-    """The service sent what the protocol does not allow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +166,8 @@ class ReplayReader:
         call = self._open()
         received_before = self._received
         try:
-            for number, episodes in assemble_batches(self._heed_limiter(call), self._batch_size):
-                self._take(number, episodes)
+            for received in assemble_batches(self._heed_limiter(call), self._batch_size):
+                self._take(received)
             self._run_complete = True
         except (grpc.RpcError, ConnectionError) as error:
             if self._closing.is_set() or _deadline_exceeded(error):
@@ -203,44 +204,33 @@ class ReplayReader:
             with self._changed:
                 self._waits.held(response.limiter == pb.LIMITER_HOLDS)
 
-    def _take(self, number: int, episodes: list[EncodedEpisode]) -> None:
-        expected = self._received
+    def _take(self, received: ReceivedBatch) -> None:
+        number, expected = received.number, self._received
         if number > expected:
             raise BadBatchError(f"number {number} came where {expected} was due")
         batch, began = None, time.perf_counter()
         if number == expected:
-            batch = decode_batch(episodes, self._spec, pin_memory=self._pin_memory)
+            batch = self._decode(received)
         with self._changed:
             self._decode_s += time.perf_counter() - began
-            self._received_bytes += sum(len(episode.payload) for episode in episodes)
+            self._received_bytes += received.size_bytes
             if batch is not None:
                 self._ready.append(batch)
                 self._received += 1
                 self._changed.notify_all()
 
-
-def assemble_batches(
-    responses: Iterable[pb.SampleResponse], batch_size: int
-) -> Iterator[tuple[int, list[EncodedEpisode]]]:
-    """Whole batches with their numbers, from a stream that may send a batch in several messages.
-
-    Ends with the run. Raises ConnectionError when the stream ends before that, BadBatchError for a batch that
-    is mixed up with another or has not `batch_size` episodes.
-    """
-    number, episodes = -1, list[EncodedEpisode]()
-    for response in responses:
-        if episodes and (response.batch != number or response.end_of_run):
-            raise BadBatchError(f"number {number} ends with {len(episodes)} of {batch_size} episodes")
-        if response.end_of_run:
-            return
-        number = response.batch
-        episodes.extend(episode_from_proto(episode) for episode in response.episodes)
-        if response.end_of_batch:
-            if len(episodes) != batch_size:
-                raise BadBatchError(f"number {number} has {len(episodes)} episodes, not {batch_size}")
-            yield number, episodes
-            episodes = []
-    raise ConnectionError("the service closed the stream before the end of the run")
+    def _decode(self, received: ReceivedBatch) -> EpisodeBatch:
+        batch = decode_batch(received.episodes, self._spec, pin_memory=self._pin_memory)
+        if not received.indices:
+            return batch
+        lengths_B = np.array([episode.meta.length for episode in received.episodes], dtype=np.int64)
+        order_B = Layout.of(lengths_B).order_B
+        sampling = Sampling.of(
+            tuple(received.indices[position] for position in order_B),
+            torch.tensor(received.importance)[order_B],
+            batch.row_sizes_T,
+        )
+        return dataclasses.replace(batch, sampling=sampling)
 
 
 def _deadline_exceeded(error: BaseException) -> bool:

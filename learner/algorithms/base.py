@@ -18,6 +18,9 @@ class Algorithm(ABC):
     agent: AgentNetwork
     """The online agent network: what is published to the actors."""
 
+    priorities_B: Tensor | None = None
+    """New priorities of the last step's episodes, longest first, where their table asks for them."""
+
     @abstractmethod
     def __init__(
         self,

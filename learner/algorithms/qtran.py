@@ -53,7 +53,7 @@ class Qtran(ValueDecomposition):
         opt_P = values_of(q_PNA, best_PN).sum(dim=-1) - q_jt_best_P + v_P
         nopt_P = values_of(q_PNA, batch.actions_PN).sum(dim=-1) - q_jt_P.detach() + v_P
         losses = {
-            "td": (q_jt_P - y_P).square().mean(),
+            "td": self.td_loss(batch, q_jt_P - y_P),
             "opt": opt_P.square().mean(),
             "nopt": nopt_P.clamp(max=0.0).square().mean(),
         }

@@ -19,6 +19,7 @@ from learner.algorithms.base import Algorithm
 from learner.batching import EpisodeBatch
 from learner.optimiser import Optimiser
 from learner.packed_gru import packed_gru
+from learner.prioritised import mean_square
 from learner.settings import LearnerSettings
 from learner.targets import td_lambda_targets
 
@@ -138,7 +139,13 @@ class ValueDecomposition(Algorithm):
             y = self.targets(batch, self.target["mixer"](best_q_PN, condition_RS[first:]))
         assert q_tot.shape == y.shape
         metrics = {"q/taken": q_tot.detach().mean(), "q/target": y.mean()}
-        return {"td": (q_tot - y).square().mean()}, metrics
+        return {"td": self.td_loss(batch, q_tot - y)}, metrics
+
+    def td_loss(self, batch: EpisodeBatch, error: Tensor) -> Tensor:
+        """The mean square of the TD errors [P] or [P, N]; notes what they say of the episodes' priorities."""
+        if batch.sampling is not None:
+            self.priorities_B = batch.sampling.priorities(error)
+        return mean_square(error, batch.sampling)
 
     def best_next_actions(self, batch: EpisodeBatch, online: Histories, target: Histories) -> Tensor:
         """The available actions [P, N] after each step that are best by the online (double Q) or target Q."""

@@ -32,8 +32,8 @@ def ragged_batch(seed: int = 0) -> EpisodeBatch:
 
 def in_double(batch: EpisodeBatch) -> EpisodeBatch:
     """The same batch in float64."""
-    fields = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
-    return EpisodeBatch(**{n: x.double() if x.dtype == torch.float32 else x for n, x in fields.items()})
+    tensors = batch.tensors().items()
+    return EpisodeBatch(**{n: x.double() if x.dtype == torch.float32 else x for n, x in tensors})
 
 
 def build(algorithm: str, *, seed: int = 0, **changes):

@@ -51,12 +51,17 @@ class ReplayDouble(ReplayServicer):
     status: pb.GetStatusResponse = field(
         default_factory=lambda: pb.GetStatusResponse(spec=codec.spec_to_proto(SPEC))
     )
+    priorities: list[pb.UpdatePrioritiesRequest] = field(default_factory=list)
+    priority_faults: deque[grpc.StatusCode] = field(default_factory=deque)
+    priority_gate: threading.Event = field(default_factory=threading.Event)
+    """Updates of priorities wait for it; set from the start."""
     evaluations: list[pb.Evaluation] = field(default_factory=list)
     publish_gate: threading.Event = field(default_factory=threading.Event)
     """Publications wait for it; set from the start."""
 
     def __post_init__(self):
         self.publish_gate.set()
+        self.priority_gate.set()
         self.changed = threading.Condition()
         self.out_of_credits = []
         """Batches that had been sent each time a stream had used up its credits."""
@@ -112,6 +117,15 @@ class ReplayDouble(ReplayServicer):
             pb.SampleResponse(batch=number, episodes=episodes[:1]),
             pb.SampleResponse(batch=number, episodes=episodes[1:], end_of_batch=True),
         ]
+
+    def UpdatePriorities(self, request, context):
+        self.priority_gate.wait()
+        with self.changed:
+            if self.priority_faults:
+                context.abort(self.priority_faults.popleft(), "as told")
+            self.priorities.append(request)
+            self.changed.notify_all()
+        return pb.UpdatePrioritiesResponse()
 
     def GetStatus(self, request, context):
         with self.changed:

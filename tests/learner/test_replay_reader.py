@@ -1,7 +1,6 @@
 """Training sees every batch once and in order, whatever happens to the streams."""
 
 import contextlib
-import dataclasses
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -41,9 +40,8 @@ def reading(settings, *, consumed=0, prefetch=PREFETCH):
 
 def assert_is_batch(batch, number):
     expected = decode_batch([episode_from_proto(e) for e in batch_episodes(number)], SPEC)
-    for field in dataclasses.fields(expected):
-        actual = getattr(batch, field.name)
-        torch.testing.assert_close(actual, getattr(expected, field.name), rtol=0, atol=0)
+    for name, tensor in expected.tensors().items():
+        torch.testing.assert_close(getattr(batch, name), tensor, rtol=0, atol=0)
 
 
 def assert_reads_all(reader, numbers):
@@ -172,6 +170,7 @@ def _truncated(episode):
             ],
             "number 2 ends with 3 of 4 episodes",
         ),
+        ([_response(2, batch_episodes(2), indices=[1, 2])], "has 2 indices and 0 importance weights for 4"),
         ([_response(2, [*batch_episodes(2)[1:], _truncated(batch_episodes(2)[0])])], "payload: "),
     ],
 )
@@ -181,6 +180,27 @@ def test_an_unusable_batch_is_fatal_after_the_good_ones(messages, problem):
         assert_is_batch(next(reader), 1)
         with pytest.raises(FatalError, match=problem):
             next(reader)
+
+
+def test_a_prioritised_batch_says_how_it_was_drawn():
+    episodes = batch_episodes(0)
+    messages = [
+        pb.SampleResponse(batch=0, episodes=episodes[:1], indices=[40], importance=[0.5]),
+        pb.SampleResponse(
+            batch=0, episodes=episodes[1:], indices=[7, 9, 7], importance=[1.0, 0.25, 0.75], end_of_batch=True
+        ),
+    ]
+    lengths = [episode.meta.length for episode in episodes]
+    by_length = sorted(range(BATCH_SIZE), key=lambda place: -lengths[place])
+    with serving(ReplayDouble(edit={0: messages})) as settings, reading(settings) as reader:
+        batch = next(reader)
+        assert next(reader).sampling is None
+    assert_is_batch(batch, 0)
+    assert batch.sampling.indices_B == tuple((40, 7, 9, 7)[place] for place in by_length)
+    importance = torch.tensor([(0.5, 1.0, 0.25, 0.75)[place] for place in by_length])
+    for rank, place in enumerate(by_length):
+        assert (batch.sampling.episode_P == rank).sum() == lengths[place]
+    torch.testing.assert_close(batch.sampling.importance_P, importance[batch.sampling.episode_P])
 
 
 def test_a_run_is_not_complete_while_batches_wait():
