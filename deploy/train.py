@@ -28,6 +28,7 @@ _FIXED = (
     "agent",
     "learner.algorithm",
     "learner.batch_size",
+    "learner.table",
     "learner.mixer",
     "learner.world_model",
     "learner.optimiser.name",

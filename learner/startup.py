@@ -25,7 +25,7 @@ from protos.replay_pb2_grpc import ReplayStub
 log = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.2
-MUST_MATCH = ("algorithm", "batch_size", "mixer", "world_model")
+MUST_MATCH = ("algorithm", "batch_size", "table", "mixer", "world_model")
 """Settings that a run cannot change: they decide the networks and what a batch number means."""
 
 

@@ -446,8 +446,8 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
     were sent to a learner that died before it saved are given again, and the ratio
     stays exact. Of a queue, a prioritised table and one with max_times_sampled,
     batches that were sent and not consumed are kept and given again as they were,
-    importance weights included; what such a table holds for them counts in its
-    size. A learner that opens with less than it had consumed has gone back to an
+    importance weights included; there are at most 1024 of these, and what a queue
+    holds for them counts in its size. A learner that opens with less than it had consumed has gone back to an
     older checkpoint: of what it never consumed, the episodes can be drawn again. A
     table has one learner: opening a stream ends the one opened before it with
     FAILED_PRECONDITION, so a stream that nobody reads any more cannot move the
@@ -666,8 +666,8 @@ class ReplayServicer(metaclass=abc.ABCMeta):
         were sent to a learner that died before it saved are given again, and the ratio
         stays exact. Of a queue, a prioritised table and one with max_times_sampled,
         batches that were sent and not consumed are kept and given again as they were,
-        importance weights included; what such a table holds for them counts in its
-        size. A learner that opens with less than it had consumed has gone back to an
+        importance weights included; there are at most 1024 of these, and what a queue
+        holds for them counts in its size. A learner that opens with less than it had consumed has gone back to an
         older checkpoint: of what it never consumed, the episodes can be drawn again. A
         table has one learner: opening a stream ends the one opened before it with
         FAILED_PRECONDITION, so a stream that nobody reads any more cannot move the

@@ -21,6 +21,9 @@ from replay.stats import SampleRecorder
 from replay.storage import Storage
 from replay.table import Draws, Reservation, Table
 
+MAX_OUTSTANDING = 1024
+"""Batches of an accounted table that may have been sent and not consumed."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
@@ -59,6 +62,11 @@ class Credits:
         """Uses one."""
         self.available -= 1
         self.sent += 1
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether so much is not consumed that no more may go where it is remembered."""
+        return self.sent - self.consumed >= MAX_OUTSTANDING
 
     def consume(self, consumed: int) -> None:
         """The client is done with batches before number `consumed`."""
@@ -112,7 +120,7 @@ class Sampler:
         while True:
             changed, added = changes.event(Topic.EPISODES), credits.added()
             credits.check()
-            may_take = credits.available > 0
+            may_take = credits.available > 0 and not (table.rules.accounted and credits.outstanding)
             if may_take and waiting_since is None:
                 waiting_since = time.monotonic()
             reservation = await self._reserve(table, stream, number, credits.consumed, take=may_take)

@@ -128,6 +128,26 @@ async def test_a_run_ends_when_all_is_trained_and_evaluated(tmp_path):
         await assert_trained_to_the_end(client, run_dir)
 
 
+async def test_training_says_what_the_episodes_of_a_prioritised_table_are_worth(tmp_path):
+    tables = {"default": {"sampler": "prioritised", "alpha": 1.0, "beta": 1.0}}
+    async with (
+        serving(tmp_path, redis_url="memory://", tables=tables) as client,
+        learning(client.address, tmp_path / "run") as (learner, _),
+    ):
+        await client.register()
+        await until_weights(client, 1)
+        await client.insert(*episodes(1, EPISODES))
+        await evaluate_all(client)
+        await learner
+        await assert_trained_to_the_end(client, tmp_path / "run")
+        sampling = client.sampling()
+        await sampling.open(credits=2, consumed=STEPS - 1)
+        parts = (await sampling.batch()).responses
+        importance = [weight for part in parts for weight in part.importance]
+        assert len({round(weight, 6) for weight in importance}) > 1, "they are not alike any more"
+        assert all(0 < weight <= 1 for weight in importance)
+
+
 async def test_learner_and_service_both_restart_and_the_ratio_stays_exact(tmp_path):
     run_dir = tmp_path / "run"
     async with contextlib.AsyncExitStack() as later:

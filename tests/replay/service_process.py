@@ -18,7 +18,7 @@ if __name__ == "__main__":
             ReplaySettings.model_validate_json(sys.argv[2]),
             RpcSettings(address="127.0.0.1:0"),
             seed=1,
-            total_env_steps=NO_END,
+            total_env_steps=int(sys.argv[3]) if len(sys.argv) > 3 else NO_END,
             batch_size=BATCH_SIZE,
             data_dir=Path(sys.argv[1]),
             stop=stop,

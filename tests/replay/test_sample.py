@@ -2,10 +2,8 @@
 
 import asyncio
 
-import numpy as np
 import pytest
 from grpc import StatusCode
-from scipy import stats
 
 from protos import replay_pb2 as pb
 from replay.wire import CHUNK_BYTES
@@ -203,17 +201,3 @@ async def test_large_batches_come_in_pieces(replay):
         assert len(sizes) > 1
         assert max(sizes) < CHUNK_BYTES + 2 * 1024 * 1024
         assert [part.end_of_batch for part in batch.responses] == [False] * (len(sizes) - 1) + [True]
-
-
-async def test_draws_are_uniform(replay):
-    async with replay(samples_per_insert=2000, window_episodes=25) as client:
-        await client.register()
-        await fill(client, 40)
-        stream, batches = client.sampling(), 1500
-        await stream.open(credits=batches)
-        counts = np.zeros(41, dtype=int)
-        for _ in range(batches):
-            for _, seq in (await stream.batch()).ids:
-                counts[seq] += 1
-        assert not counts[:16].any(), "only the newest 25"
-        assert stats.chisquare(counts[16:]).pvalue > 1e-3
