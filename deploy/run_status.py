@@ -104,7 +104,7 @@ class RunStatus:
             env_steps_per_s=self._steps.per_s,
             episodes_per_s=self._episodes.per_s,
             learner_steps_per_s=self._learner.per_s,
-            target_samples_per_insert=config.replay.samples_per_insert,
+            target_samples_per_insert=self._target_samples_per_insert(),
             weights_lag=self.status.weights_lag,
             train_return=self.status.train_return,
             train_win_rate=self.status.train_win_rate,
@@ -114,6 +114,10 @@ class RunStatus:
             processes=tuple(self._row(process) for process in processes),
             events=tuple(events),
         )
+
+    def _target_samples_per_insert(self) -> float:
+        table = self._config.replay.all_tables[self._config.learner.table]
+        return 1.0 if table.limiter == "queue" else table.samples_per_insert
 
     def _row(self, process: Process) -> ProcessRow:
         cpu_percent, memory_bytes = self._usage.of(process.pid)

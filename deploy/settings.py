@@ -86,7 +86,7 @@ class Config(Settings):
             if name not in tables:
                 raise ValueError(f"{key} is {name}, but replay.tables has {', '.join(tables)}")
         for name, table in tables.items():
-            if table.window_episodes is not None and self.learner.batch_size > table.window_episodes:
+            if self.learner.batch_size > table.window_episodes:
                 raise ValueError(
                     f"learner.batch_size ({self.learner.batch_size}) cannot be larger than "
                     f"replay.window_episodes ({table.window_episodes}, table {name})"

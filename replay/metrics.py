@@ -1,7 +1,7 @@
 """What Prometheus sees of a replica of the replay service and, through it, of the whole run.
 
-Metrics that begin with vdfd_run_ are read from the storage: every replica gives the same. The others are of
-this replica since its start.
+Metrics that begin with vdfd_run_ or vdfd_table_ are read from the storage: every replica gives the same. The
+others are of this replica since its start.
 """
 
 import asyncio
@@ -29,6 +29,22 @@ RUN_WINDOW = gauge("vdfd_run_window_episodes", "Episodes in the window from whic
 RUN_WINDOW_BYTES = gauge("vdfd_run_window_bytes", "The same in bytes.")
 RUN_EVICTIONS = counter("vdfd_run_evictions_total", "Episodes that have left the window.")
 RUN_PENDING = gauge("vdfd_run_evaluations_pending", "Evaluations that are due and not reported.")
+
+TABLE_INSERTS = counter("vdfd_table_inserts_total", "Episodes stored in the table.", "table")
+TABLE_SAMPLES = gauge(
+    "vdfd_table_samples",
+    "Episodes of the table handed out in batches; a restarted learner sets it back.",
+    "table",
+)
+TABLE_AVAILABLE = gauge(
+    "vdfd_table_available_episodes",
+    "Episodes of the table that can be drawn now; of a queue, that wait.",
+    "table",
+)
+TABLE_BYTES = gauge("vdfd_table_bytes", "Bytes of all episodes that the table holds.", "table")
+TABLE_DROPPED = counter(
+    "vdfd_table_dropped_total", "Episodes of a queue whose weights were too old; never handed out.", "table"
+)
 
 EVALUATIONS = counter("vdfd_evaluation_points_total", "Evaluations reported.")
 EVALUATION_ENV_STEPS = gauge("vdfd_evaluation_env_steps", "Point on the curve of the newest evaluation.")
@@ -138,6 +154,12 @@ def _run_figures(status: RunStatus) -> Iterator[Figure]:
     yield RUN_WINDOW_BYTES(sum(table.size_bytes for table in status.tables))
     yield RUN_EVICTIONS(sum(table.tail for table in status.tables))
     yield RUN_PENDING(status.evaluations_pending)
+    for table in status.tables:
+        yield TABLE_INSERTS(table.inserts, table.name)
+        yield TABLE_SAMPLES(table.samples, table.name)
+        yield TABLE_AVAILABLE(table.available, table.name)
+        yield TABLE_BYTES(table.size_bytes, table.name)
+        yield TABLE_DROPPED(table.dropped, table.name)
 
 
 def _evaluation_figures(evaluations: list[Evaluation]) -> Iterator[Figure]:

@@ -31,7 +31,7 @@ from replay.redis_storage import RedisStorage
 from replay.report import Reporter
 from replay.sampler import Sampler
 from replay.service import ReplayService, add_to_server
-from replay.settings import ReplaySettings, TableSettings
+from replay.settings import CompleteTableSettings, ReplaySettings
 from replay.stats import InsertRecorder, SampleRecorder
 from replay.storage import Rules, RunParameters, Storage
 from replay.table import LimiterKind, SamplerKind, TableRules
@@ -91,17 +91,28 @@ def rules_of(settings: ReplaySettings, batch_size: int) -> Rules:
     )
 
 
-def _table_rules(name: str, table: TableSettings, batch_size: int) -> TableRules:
-    values = table.model_dump()
-    if values["window_episodes"] < batch_size:
+def _table_rules(name: str, table: CompleteTableSettings, batch_size: int) -> TableRules:
+    if table.window_episodes < batch_size:
         raise FatalError(
-            f"window_episodes of the table {name} is {values['window_episodes']}, less than a batch of "
+            f"window_episodes of the table {name} is {table.window_episodes}, less than a batch of "
             f"{batch_size}; give replay.window_episodes or that of the table more, or make batches smaller."
         )
-    values["sampler"], values["limiter"] = SamplerKind(table.sampler), LimiterKind(table.limiter)
-    if values["limiter"] is LimiterKind.QUEUE:
-        values["max_times_sampled"] = 1
-    return TableRules(name=name, batch_size=batch_size, **values)
+    queue = table.limiter == "queue"
+    return TableRules(
+        name=name,
+        batch_size=batch_size,
+        sampler=SamplerKind(table.sampler),
+        limiter=LimiterKind(table.limiter),
+        samples_per_insert=table.samples_per_insert,
+        insert_lead_episodes=table.insert_lead_episodes,
+        min_episodes=table.min_episodes,
+        window_episodes=table.window_episodes,
+        window_bytes=table.window_bytes,
+        max_times_sampled=1 if queue else table.max_times_sampled,
+        max_age_versions=table.max_age_versions,
+        alpha=table.alpha,
+        beta=table.beta,
+    )
 
 
 @contextlib.asynccontextmanager

@@ -52,6 +52,15 @@ class TableSettings(Settings):
         return self
 
 
+class CompleteTableSettings(TableSettings):
+    """A table with nothing left open."""
+
+    window_episodes: PositiveInt
+    window_bytes: PositiveInt
+    samples_per_insert: PositiveFloat
+    insert_lead_episodes: Annotated[int, Field(ge=0)]
+
+
 class ReplaySettings(Settings):
     """Window, rate limiter, storage and evaluation points."""
 
@@ -95,20 +104,19 @@ class ReplaySettings(Settings):
     """How long SIGTERM waits for open calls."""
 
     @property
-    def all_tables(self) -> dict[str, TableSettings]:
+    def all_tables(self) -> dict[str, CompleteTableSettings]:
         """Every table, the default one first, with nothing left open."""
         named = {DEFAULT_TABLE: self.tables.get(DEFAULT_TABLE, TableSettings()), **self.tables}
         return {name: self._filled_in(table) for name, table in named.items()}
 
-    def _filled_in(self, table: TableSettings) -> TableSettings:
+    def _filled_in(self, table: TableSettings) -> CompleteTableSettings:
         shared = ("window_episodes", "window_bytes", "samples_per_insert", "insert_lead_episodes")
         open_ = {name: getattr(self, name) for name in shared if getattr(table, name) is None}
-        return table.model_copy(update=open_)
+        return CompleteTableSettings(**table.model_dump() | open_)
 
     @model_validator(mode="after")
     def _tables_fit(self) -> Self:
         for name, table in self.all_tables.items():
-            assert table.samples_per_insert is not None and table.window_episodes is not None
             if 0 < table.max_times_sampled < table.samples_per_insert and table.limiter == "ratio":
                 raise ValueError(
                     f"replay.tables.{name}: samples_per_insert is {table.samples_per_insert:g}, but no "
