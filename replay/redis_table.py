@@ -1,13 +1,14 @@
-"""A table in Redis. The steps themselves, and the keys, are in redis_table_scripts.py."""
+"""A table in Redis; its steps are in redis_table_scripts.py and redis_batch_scripts.py."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from replay import redis_table_scripts as scripts
 from replay import wire
 from replay.errors import InvalidRequestError, StateConflictError
+from replay.redis_batch_scripts import OPEN_STREAM, RESERVE, TAKE
 from replay.redis_link import Argument, RedisLink, Reply
+from replay.redis_table_scripts import UPDATE_PRIORITIES
 from replay.settings import DEFAULT_TABLE
 from replay.table import Draws, EpisodeRecord, Fill, Reservation, SamplerKind, TableRules, TableStatus, View
 
@@ -54,12 +55,12 @@ class RedisTable:
 
     async def open_stream(self, consumed_batches: int) -> int:
         """See Table."""
-        return int(await self._link.run(scripts.OPEN_STREAM, *self.script_arguments, consumed_batches))
+        return int(await self._link.run(OPEN_STREAM, *self.script_arguments, consumed_batches))
 
     async def reserve(self, stream: int, batch: int, *, take: bool, consumed: int = 0) -> Reservation:
         """See Table."""
         arguments = (*self.script_arguments, stream, batch, consumed, int(take))
-        answer, tail, head, *more = await self._link.run(scripts.RESERVE, *arguments)
+        answer, tail, head, *more = await self._link.run(RESERVE, *arguments)
         _check_stream(answer)
         return Reservation(
             granted=answer in (b"GRANTED", b"AGAIN"),
@@ -73,7 +74,7 @@ class RedisTable:
     async def take(self, stream: int, batch: int, draws: Draws) -> bool:
         """See Table."""
         arguments = (*self.script_arguments, stream, batch, _draws_text(draws))
-        answer, *_ = await self._link.run(scripts.TAKE, *arguments)
+        answer, *_ = await self._link.run(TAKE, *arguments)
         _check_stream(answer)
         return bool(answer == b"TAKEN")
 
@@ -106,7 +107,7 @@ class RedisTable:
         pairs: list[Argument] = []
         for index, priority in priorities.items():
             pairs += (index, repr(priority))
-        unknown = await self._link.run(scripts.UPDATE_PRIORITIES, *self.script_arguments, batch, *pairs)
+        unknown = await self._link.run(UPDATE_PRIORITIES, *self.script_arguments, batch, *pairs)
         if int(unknown) >= 0:
             raise InvalidRequestError(f"indices: {int(unknown)} was never stored")
 

@@ -1,4 +1,4 @@
-"""The Lua scripts of RedisTable; memory_table.py says the same in Python.
+"""The Lua scripts of RedisTable, those of batches apart; memory_table.py says the same in Python.
 
 Keys of a table, with its prefix (see redis_scripts.py):
 
@@ -14,8 +14,8 @@ Keys of a table, with its prefix (see redis_scripts.py):
 
 from replay.redis_scripts import COMMON, Script
 
-# ARGV 1-14 are those of _rules() in redis_table.py.
-_TABLE = (
+# ARGV 1-13 are those of _rules() in redis_table.py.
+TABLE = (
     COMMON
     + """
 local name, names = ARGV[1], ARGV[2]
@@ -92,61 +92,10 @@ local function remove(index)
   redis.call('HDEL', times, text(index))
   redis.call('HDEL', times_consumed, text(index))
   while tail < head and score_of(tail) == 0 do tail = tail + 1 end
-  if tail - base >= 1024 then
+  if tail - base > head - tail + 16 then -- more than half of them are 0
     redis.call('SET', scores, redis.call('GETRANGE', scores, (tail - base) * 8, -1))
     base = tail
   end
-end
-"""
-)
-
-# What a batch that was taken is made of, and what becomes of it.
-_BATCHES = (
-    _TABLE
-    + """
-local function members(batch)
-  local indices = {}
-  local draws = redis.call('HGET', batches, batch)
-  for index in string.gmatch(string.match(draws, '^[^|]*'), '%d+') do
-    indices[#indices + 1] = tonumber(index)
-  end
-  return indices
-end
-local function undo(batch)
-  for _, index in ipairs(members(batch)) do
-    local score = score_of(index)
-    if max_times > 0 and score ~= 0 then
-      redis.call('HINCRBY', times, text(index), -1)
-      if score < 0 then
-        set_score(index, -score)
-        available = available + 1
-      end
-    end
-  end
-  redis.call('HDEL', batches, batch)
-  if queue then samples = samples - batch_size end
-  changed = true
-end
-local function consume(before)
-  if not accounted or before <= consumed then return end
-  consumed, changed = before, true
-  local done = false
-  for _, batch in ipairs(redis.call('HKEYS', batches)) do
-    if tonumber(batch) < before then
-      done = true
-      local indices = max_times > 0 and members(batch) or {}
-      redis.call('HDEL', batches, batch)
-      for _, index in ipairs(indices) do
-        local score = score_of(index)
-        if score ~= 0 then
-          local past = redis.call('HINCRBY', times_consumed, text(index), 1)
-          local all = tonumber(redis.call('HGET', times, text(index)))
-          if score < 0 and past == all then remove(index) end
-        end
-      end
-    end
-  end
-  if done then publish('samples') end
 end
 """
 )
@@ -155,7 +104,7 @@ end
 # length, size, weights version. Returns {'HELD'|'MISSING'|outcomes, first index, tail, env_steps, inserts,
 # samples, weights_version, total}; inserts and samples are of all tables.
 COMMIT = Script(
-    _TABLE
+    TABLE
     + """
 local interval, upload, imported = tonumber(ARGV[14]), ARGV[15], ARGV[16] == '1'
 local count = (#ARGV - 16) / 5
@@ -227,123 +176,9 @@ return answer(table.concat(outcomes))
 """
 )
 
-# ARGV: rules; 14 consumed batches. Returns the number of the new stream.
-OPEN_STREAM = Script(
-    _BATCHES
-    + """
-local before = tonumber(ARGV[14])
-if accounted then
-  if before < consumed then
-    for _, batch in ipairs(redis.call('HKEYS', batches)) do undo(batch) end
-  end
-  consumed = math.min(consumed, before)
-  consume(before)
-end
-if prioritised then
-  local updated = tonumber(redis.call('HGET', its, 'updated') or -1)
-  redis.call('HSET', its, 'updated', math.min(updated, before - 1))
-end
-if not queue then samples = before * batch_size end
-changed = true
-save()
-publish('samples')
-publish('episodes')
-return redis.call('HINCRBY', its, 'stream', 1)
-"""
-)
-
-_STREAM = (
-    _BATCHES
-    + """
-if numbers('stream') ~= tonumber(ARGV[14]) then return {'SUPERSEDED', tail, head} end
-local batch = tonumber(ARGV[15])
-"""
-)
-
-# ARGV: rules; 14 stream, 15 batch, 16 consumed batches, 17 '1' to take. Returns {answer, tail, head} and for
-# 'AGAIN' the draws as text, for 'CHOOSE' the scores from tail on, env_steps and total.
-RESERVE = Script(
-    _STREAM
-    + """
-local take = ARGV[17] == '1'
-consume(tonumber(ARGV[16]))
-local function drop_old()
-  local fresh, dropped, trained = 0, 0, math.max(1, batch)
-  for index = tail, head - 1 do
-    local score = score_of(index)
-    if score > 0 and math.abs(trained - math.max(1, score - 1)) > max_age then
-      remove(index)
-      dropped = dropped + 1
-    elseif score > 0 then
-      fresh = fresh + 1
-    end
-    if fresh == batch_size then break end
-  end
-  if dropped > 0 then
-    redis.call('HINCRBY', its, 'dropped', dropped)
-    publish('samples')
-  end
-end
-
-local draws = accounted and redis.call('HGET', batches, text(batch))
-if draws then
-  for _, index in ipairs(members(text(batch))) do
-    if draws and score_of(index) == 0 then
-      undo(text(batch))
-      draws = false
-    end
-  end
-end
-if draws then
-  save()
-  return {take and 'AGAIN' or 'WAIT', tail, head, draws}
-end
-if take and max_age >= 0 then drop_old() end
-if not (take and is_due(batch)) then
-  save()
-  return {(get('env_steps') >= total and not may_sample()) and 'END' or 'WAIT', tail, head}
-end
-if accounted then
-  save()
-  local view = redis.call('GETRANGE', scores, (tail - base) * 8, (head - base) * 8 - 1)
-  return {'CHOOSE', tail, head, view, get('env_steps'), total}
-end
-count(batch)
-return {'GRANTED', tail, head}
-"""
-)
-
-# ARGV: rules; 14 stream, 15 batch, 16 draws as text. Returns {'TAKEN'|'CHANGED'}.
-TAKE = Script(
-    _STREAM
-    + """
-local field = text(batch)
-local held = redis.call('HGET', batches, field)
-if held then return {held == ARGV[16] and 'TAKEN' or 'CHANGED'} end
-if not is_due(batch) then return {'CHANGED'} end
-redis.call('HSET', batches, field, ARGV[16])
-for _, index in ipairs(members(field)) do
-  if score_of(index) <= 0 then
-    redis.call('HDEL', batches, field)
-    return {'CHANGED'}
-  end
-end
-if max_times > 0 then
-  for _, index in ipairs(members(field)) do
-    if redis.call('HINCRBY', times, text(index), 1) == max_times then
-      set_score(index, -score_of(index))
-      available = available - 1
-    end
-  end
-end
-count(batch)
-return {'TAKEN'}
-"""
-)
-
 # ARGV: rules; 14 batch, then index and priority of each. Returns an index that was never stored, or -1.
 UPDATE_PRIORITIES = Script(
-    _TABLE
+    TABLE
     + """
 local batch, highest = tonumber(ARGV[14]), tonumber(redis.call('HGET', its, 'max_priority') or 1)
 for i = 15, #ARGV, 2 do

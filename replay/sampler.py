@@ -130,7 +130,9 @@ class Sampler:
                 if held:
                     held = False
                     yield Limiter.LETS_GO
-                batch = await self._batch(table, stream, number, reservation)
+                batch = await self._batch(table, number, reservation)
+                if batch is None:
+                    continue
                 credits.take()
                 self._recorder.sent(batch.blobs, waited_s=waited_s)
                 yield batch
@@ -155,22 +157,20 @@ class Sampler:
             if await table.take(stream, number, draws):
                 return replace(reservation, granted=True, draws=draws, view=None)
 
-    async def _batch(self, table: Table, stream: int, number: int, reservation: Reservation) -> Batch:
-        if reservation.draws is None:
+    async def _batch(self, table: Table, number: int, reservation: Reservation) -> Batch | None:
+        """The batch; None if some of it was evicted after the draw: then the table has it drawn anew."""
+        draws = reservation.draws
+        if draws is None:
             return await self._uniform_batch(table, number, reservation)
-        missing: set[int] = set()
-        while True:
-            draws = reservation.draws
-            self._caches[table.rules.name].advance(reservation.tail, self._storage.epoch)
-            blobs = await self._read(table, draws.indices)
-            if blobs.keys() == set(draws.indices):
-                return Batch(number=number, blobs=[blobs[index] for index in draws.indices], draws=draws)
-            # Evicted after the draw: the table knows it too, and lets us draw again.
-            if missing & set(draws.indices):
-                raise UnavailableError(f"the storage has lost episodes {sorted(missing)}")
-            missing |= set(draws.indices) - blobs.keys()
-            reservation = await self._reserve(table, stream, number, 0, take=True)
-            assert reservation.draws is not None
+        self._caches[table.rules.name].advance(reservation.tail, self._storage.epoch)
+        blobs = await self._read(table, draws.indices)
+        missing = set(draws.indices) - blobs.keys()
+        if not missing:
+            return Batch(number=number, blobs=[blobs[index] for index in draws.indices], draws=draws)
+        tail = (await table.status()).tail
+        if max(missing) >= tail:
+            raise UnavailableError(f"the storage has lost episodes of the window, {max(missing)} for one")
+        return None
 
     async def _uniform_batch(self, table: Table, number: int, reservation: Reservation) -> Batch:
         rng, batch_size = self._rng(number), table.rules.batch_size

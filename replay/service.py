@@ -13,31 +13,24 @@ from protos import replay_pb2 as pb
 from protos import replay_pb2_grpc as pb_grpc
 from replay import wire
 from replay.admission import (
-    Rejection,
     checked_batch_number,
     checked_evaluation,
     checked_priorities,
     checked_spec,
     checked_weights,
 )
+from replay.answers import insert_response, status_response
 from replay.errors import InvalidRequestError, StateConflictError, UnavailableError, UnknownTableError
-from replay.inserter import Inserted, Inserter
+from replay.inserter import Inserter
 from replay.report import Reporter
 from replay.sampler import Credits, Limiter, Sampler
 from replay.settings import DEFAULT_TABLE, ReplaySettings
 from replay.stats import InsertRecorder
-from replay.storage import Outcome, Storage
-from replay.table import TableStatus
+from replay.storage import Storage
 from replay.waiting import claim_evaluation, fetch_weights, wait_seconds
 from replay.window_reader import read_window
 
 Context = grpc.aio.ServicerContext[object, object]
-
-OUTCOMES = {
-    Outcome.STORED: pb.INSERT_OUTCOME_STORED,
-    Outcome.DUPLICATE: pb.INSERT_OUTCOME_DUPLICATE,
-    Outcome.RUN_COMPLETE: pb.INSERT_OUTCOME_RUN_COMPLETE,
-}
 
 
 class ReplayService(pb_grpc.ReplayServicer):
@@ -73,28 +66,7 @@ class ReplayService(pb_grpc.ReplayServicer):
         """See the protocol."""
         async with _statuses(context):
             spec, status = await self._storage.spec(), await self._storage.status()
-        stats, counters = self._recorder.stats(), status.counters
-        return pb.GetStatusResponse(
-            spec=None if spec is None else codec.spec_to_proto(spec),
-            counters=codec.counters_to_proto(counters),
-            total_env_steps=status.total_env_steps,
-            window_episodes=sum(table.available for table in status.tables),
-            window_bytes=sum(table.size_bytes for table in status.tables),
-            samples_per_insert=counters.samples / counters.episodes if counters.episodes else 0.0,
-            weights_lag=stats.weights_lag,
-            evaluations_pending=status.evaluations_pending,
-            duplicates=stats.duplicates,
-            rejected=stats.rejected,
-            actors=[
-                pb.ActorStatus(
-                    actor=actor.actor, episodes=actor.episodes, last_insert_age_s=actor.last_insert_age_s
-                )
-                for actor in stats.actors
-            ],
-            train_return=stats.train_return,
-            train_win_rate=stats.train_win_rate,
-            tables=[_table_status(table) for table in status.tables],
-        )
+        return status_response(spec, status, self._recorder.stats())
 
     async def Insert(
         self, requests: AsyncIterator[pb.InsertRequest], context: Context
@@ -121,7 +93,7 @@ class ReplayService(pb_grpc.ReplayServicer):
         groups = ((table_name(request.table), request.episodes) async for request in requests)
         async with aclosing(self._inserter.insert_all(groups, spec, imported=imported)) as answers:
             async for inserted in answers:
-                yield _insert_response(inserted)
+                yield insert_response(inserted)
 
     async def ReadWindow(
         self, request: pb.ReadWindowRequest, context: Context
@@ -265,11 +237,9 @@ async def _add_credits(requests: AsyncIterator[pb.SampleRequest], credits: Credi
         if request.HasField("open"):
             credits.fail(InvalidRequestError("open: only the first request opens the stream"))
         if request.consumed_batches > credits.sent:
-            credits.fail(
-                InvalidRequestError(
-                    f"consumed_batches: {request.consumed_batches}, but {credits.sent} were sent"
-                )
-            )
+            problem = f"consumed_batches: {request.consumed_batches}, but {credits.sent} were sent"
+            credits.fail(InvalidRequestError(problem))
+            return
         credits.consume(request.consumed_batches)
         credits.add(request.credits)
 
@@ -279,18 +249,6 @@ def table_name(given: str) -> str:
     return given or DEFAULT_TABLE
 
 
-def _table_status(table: TableStatus) -> pb.TableStatus:
-    return pb.TableStatus(
-        table=table.name,
-        inserts=table.inserts,
-        samples=table.samples,
-        window_episodes=table.available,
-        window_bytes=table.size_bytes,
-        dropped=table.dropped,
-        batch_due=table.batch_due,
-    )
-
-
 def _check_same(spec: EnvSpec, held: EnvSpec) -> None:
     for field in codec.SPEC_FIELDS:
         given, registered = getattr(spec, field), getattr(held, field)
@@ -298,13 +256,3 @@ def _check_same(spec: EnvSpec, held: EnvSpec) -> None:
             raise StateConflictError(
                 f"{field}: {given!r} differs from the registered spec, which has {registered!r}"
             )
-
-
-def _insert_response(inserted: Inserted) -> pb.InsertResponse:
-    results = [
-        pb.InsertResult(seq=seq, outcome=pb.INSERT_OUTCOME_INVALID, message=outcome.message)
-        if isinstance(outcome, Rejection)
-        else pb.InsertResult(seq=seq, outcome=OUTCOMES[outcome])
-        for seq, outcome in inserted.results
-    ]
-    return pb.InsertResponse(results=results, counters=codec.counters_to_proto(inserted.counters))

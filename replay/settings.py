@@ -84,7 +84,8 @@ class ReplaySettings(Settings):
     window_bytes: PositiveInt = 8 * 1024**3
     """The same in bytes; whichever bound is reached first removes the oldest, down to one batch."""
     cache_bytes: PositiveInt = 1024**3
-    """Memory in which the service keeps episodes so that samples need no storage access."""
+    """Memory in which the service keeps episodes so that samples need no storage access; tables share it
+    equally."""
     samples_per_insert: PositiveFloat = 32.0
     """Episodes handed out in batches per episode stored: with batches of 32, one learner step each."""
     insert_lead_episodes: Annotated[int, Field(ge=0)] = 32

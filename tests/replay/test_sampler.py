@@ -9,6 +9,7 @@ import pytest
 from protos import replay_pb2 as pb
 from replay import wire
 from replay.cache import EpisodeCache
+from replay.errors import UnavailableError
 from replay.memory_storage import MemoryStorage
 from replay.memory_table import MemoryTable
 from replay.sampler import Credits, Sampler, draw
@@ -65,6 +66,29 @@ async def test_an_episode_that_leaves_between_draw_and_read_is_replaced(turn_by,
         stored = [blob("a", seq) for seq in range(1, 9 + turn_by)]
         assert set(batch.blobs) <= set(stored if number == 0 else stored[-8:])
     await batches.aclose()
+
+
+class LosingTable(MemoryTable):
+    """Episode 2 is gone although nothing has removed it."""
+
+    async def read(self, indices):
+        return [
+            None if index == 2 else blob
+            for index, blob in zip(indices, await super().read(indices), strict=True)
+        ]
+
+
+async def test_an_episode_that_the_storage_has_lost_is_told_and_not_waited_for():
+    rules = dataclasses.replace(TABLE, sampler=SamplerKind.FIFO)
+    storage = MemoryStorage(with_table())
+    table = LosingTable(rules, storage.changes, lambda: 0.0)
+    for seq in range(1, 9):
+        table.add(episode(seq), 0)
+    credits = Credits()
+    credits.add(1)
+    sampling = Sampler(storage, {"default": EpisodeCache(10**6)}, SampleRecorder(), seed=5)
+    with pytest.raises(UnavailableError, match="has lost episodes of the window, 2 for one"):
+        await anext(sampling.batches(table, 4, credits))
 
 
 def test_the_cache_keeps_what_was_used_last_within_its_bytes():
