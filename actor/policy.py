@@ -10,7 +10,7 @@ from torch import Tensor
 
 from actor.environment import Frame, IntArray
 from actor.settings import ExplorationSettings
-from common.agent import AgentNetwork, agent_inputs, load_weights
+from common.agent import AgentNetwork, load_weights
 from common.errors import FatalError
 from common.settings import AgentSettings
 from common.types import BoolArray, EnvSpec, FloatArray, Weights
@@ -70,8 +70,8 @@ class Policy:
         """Q-values [K, N, A], those of unavailable actions included, and the next hidden states."""
         with torch.inference_mode():
             obs = torch.tensor(frame.obs_KNO)  # copied: frames may be read-only
-            inputs = agent_inputs(self.spec, obs, torch.from_numpy(last_actions_KN))
-            hidden_KND = self._network.unroll(inputs[None], hidden_KND)[0]
+            last_actions = torch.from_numpy(last_actions_KN)
+            hidden_KND = self._network.unroll(obs[None], last_actions[None], hidden_KND)[0]
             q_KNA: FloatArray = self._network.q(hidden_KND).numpy()
         return q_KNA, hidden_KND
 

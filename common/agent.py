@@ -2,12 +2,13 @@
 
     x_t^i = [z_t^i, onehot(a_{t-1}^i), onehot(i)] -> Linear -> ReLU -> GRU -> Linear -> Q_i(tau_t^i, .)
 
-Shapes: T time, B copies of the environment, N agents, I input, D hidden, A actions.
+Shapes: T time, B copies of the environment, N agents, O obs, D hidden, A actions.
 """
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.settings import AgentSettings
 from common.types import EnvSpec, Weights
@@ -20,7 +21,7 @@ class AgentNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         self.hidden_size = settings.hidden_size
-        self.embed = nn.Linear(input_size(spec), settings.hidden_size)
+        self.embed = nn.Linear(spec.obs_size + spec.n_actions + spec.n_agents, settings.hidden_size)
         self.gru = nn.GRU(settings.hidden_size, settings.hidden_size)
         self.head = nn.Linear(settings.hidden_size, spec.n_actions)
 
@@ -31,10 +32,28 @@ class AgentNetwork(nn.Module):
             batch_size, self.spec.n_agents, self.hidden_size, device=weight.device, dtype=weight.dtype
         )
 
-    def unroll(self, inputs_TBNI: Tensor, hidden_BND: Tensor) -> Tensor:
+    def embedded(self, obs: Tensor, last_actions: Tensor) -> Tensor:
+        """relu(embed([obs, onehot(last action), onehot(agent)])) [..., N, D], without building that input.
+
+        What the two one-hot codes add is a row of a table. `obs` is [..., N, O], `last_actions` int64 [..., N],
+        -1 where there is none.
+        """
+        spec, width = self.spec, self.hidden_size
+        from_obs, from_action, from_agent = self.embed.weight.split(
+            (spec.obs_size, spec.n_actions, spec.n_agents), dim=1
+        )
+        nothing_1D = from_action.new_zeros(1, width)
+        of_agent_ND = from_agent.t() + self.embed.bias
+        table = (of_agent_ND.unsqueeze(1) + torch.cat((nothing_1D, from_action.t()))).flatten(0, 1)
+        first_row_N = torch.arange(0, len(table), spec.n_actions + 1, device=table.device)
+        added = F.embedding(last_actions + (first_row_N + 1), table)
+        embedded = torch.addmm(added.view(-1, width), obs.reshape(-1, spec.obs_size), from_obs.t())
+        return embedded.relu_().view(*obs.shape[:-1], width)
+
+    def unroll(self, obs_TBNO: Tensor, last_actions_TBN: Tensor, hidden_BND: Tensor) -> Tensor:
         """Hidden states [T, B, N, D] after every step."""
-        steps, batch, agents, _ = inputs_TBNI.shape
-        embedded = torch.relu(self.embed(inputs_TBNI)).reshape(steps, batch * agents, -1)
+        steps, batch, agents, _ = obs_TBNO.shape
+        embedded = self.embedded(obs_TBNO, last_actions_TBN).view(steps, batch * agents, -1)
         hidden, _ = self.gru(embedded, hidden_BND.reshape(1, batch * agents, -1))
         states: Tensor = hidden.view(steps, batch, agents, self.hidden_size)
         return states
@@ -43,23 +62,6 @@ class AgentNetwork(nn.Module):
         """Q-values [..., A] of hidden states [..., D]: the head alone, as imagination needs it."""
         values: Tensor = self.head(hidden)
         return values
-
-
-def input_size(spec: EnvSpec) -> int:
-    """I: obs, one-hot last action, one-hot agent id."""
-    return spec.obs_size + spec.n_actions + spec.n_agents
-
-
-def agent_inputs(spec: EnvSpec, obs: Tensor, last_actions: Tensor) -> Tensor:
-    """Inputs [..., N, I] from obs [..., N, O] and last actions [..., N] (int64; -1 where there is none)."""
-    inputs = obs.new_zeros(*obs.shape[:-1], input_size(spec))
-    inputs[..., : spec.obs_size] = obs
-    # An agent without a last action writes a 0 into the first action's column.
-    column = spec.obs_size + last_actions.clamp(min=0)
-    inputs.scatter_(-1, column.unsqueeze(-1), (last_actions >= 0).to(inputs.dtype).unsqueeze(-1))
-    agent = torch.arange(spec.n_agents, device=obs.device)
-    inputs[..., agent, spec.obs_size + spec.n_actions + agent] = 1.0
-    return inputs
 
 
 def greedy_actions(q: Tensor, avail_actions: Tensor) -> Tensor:

@@ -2,20 +2,25 @@
 
 On the CPU torch's own packed GRU slices its input once per time step, and each slice's backward fills a
 gradient as large as the whole input: its cost grows with the square of the episode's length. Here the
-time loop has its own backward. It keeps the gates, walks back once, and leaves the weight gradients to
-one matrix product over all rows. On a GPU torch's fused kernel is used.
+time loop has its own backward. What is parallel over time (the inputs' part of the gates, the gradients' factors,
+the weights' gradients) is done for a block of time steps at once, as large as the processor's cache, so that
+the large temporaries never reach the memory. On a GPU torch's fused kernel is used.
 
-    r = sigmoid(x_r + h W_hr), z = sigmoid(x_z + h W_hz), n = tanh(x_n + r (h W_hn)), h' = n + z (h - n)
+    r = sigmoid(x_r + h W_hr), z = sigmoid(x_z + h W_hz), n = tanh(x_n + r m), m = h W_hn, h' = n + z (h - n)
 
 Shapes: R rows in PackedSequence's layout, T times, X input, D hidden, G = 3 D gates in torch's order r, z, n.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
+
+BLOCK_ROWS = 1024
+"""Rows of a block, at least one time step: 1 MB of factors for 64 hidden units."""
 
 
 def packed_gru(gru: nn.GRU, x_RX: Tensor, row_sizes_T: Tensor) -> Tensor:
@@ -24,68 +29,109 @@ def packed_gru(gru: nn.GRU, x_RX: Tensor, row_sizes_T: Tensor) -> Tensor:
         packed, _ = gru(PackedSequence(x_RX, row_sizes_T))
         return packed.data  # type: ignore[no-any-return]
     assert gru.num_layers == 1 and not gru.bidirectional
-    weight_ih, weight_hh, bias_ih, bias_hh = gru.parameters()  # torch's order
-    gates_RG = F.linear(x_RX, weight_ih, bias_ih)
-    hidden: Tensor = _PackedGru.apply(gates_RG, weight_hh, bias_hh, row_sizes_T.tolist())  # type: ignore[no-untyped-call]
+    hidden: Tensor = _PackedGru.apply(x_RX, *gru.parameters(), row_sizes_T.tolist())  # type: ignore[no-untyped-call]
     return hidden
 
 
 class _PackedGru(torch.autograd.Function):
-    """The recurrent part: gates_RG holds what the input adds to every gate."""
-
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
-        gates_RG: Tensor,
+        x_RX: Tensor,
+        weight_GX: Tensor,
         weight_GD: Tensor,
         bias_G: Tensor,
+        hidden_bias_G: Tensor,
         sizes: list[int],
     ) -> Tensor:
         size = weight_GD.shape[1]
-        rows = len(gates_RG)
-        hidden, before, rz = (gates_RG.new_empty(rows, width) for width in (size, size, 2 * size))
-        candidate, recurrent = torch.empty_like(hidden), torch.empty_like(hidden)
-        h = gates_RG.new_zeros(sizes[0], size)
-        weight_DG, start = weight_GD.t().contiguous(), 0
-        for count in sizes:
-            block = slice(start, start + count)
-            h = before[block].copy_(h[:count])
-            gates_t, rz_t, n_t = gates_RG[block], rz[block], candidate[block]
-            from_h = torch.addmm(bias_G, h, weight_DG)
-            torch.add(gates_t[:, : 2 * size], from_h[:, : 2 * size], out=rz_t).sigmoid_()
-            recurrent_t = recurrent[block].copy_(from_h[:, 2 * size :])
-            torch.addcmul(gates_t[:, 2 * size :], rz_t[:, :size], recurrent_t, out=n_t).tanh_()
-            h = torch.lerp(n_t, h, rz_t[:, size:], out=hidden[block])
-            start += count
-        ctx.save_for_backward(weight_GD, before, rz, candidate, recurrent)
+        hidden_RD = x_RX.new_empty(len(x_RX), size)
+        to_rz, to_m = weight_GD.t().split((2 * size, size), dim=1)
+        h, saved = x_RX.new_zeros(sizes[0], size), []
+        input_bias_G = torch.cat((bias_G[: 2 * size] + hidden_bias_G[: 2 * size], bias_G[2 * size :]))
+        for times, rows in _blocks(sizes):
+            x_block = x_RX[rows]
+            rz = F.linear(x_block, weight_GX[: 2 * size], input_bias_G[: 2 * size])
+            n = F.linear(x_block, weight_GX[2 * size :], input_bias_G[2 * size :])
+            m = torch.empty_like(n)
+            views = (x.split(sizes[times]) for x in (rz, rz[:, :size], rz[:, size:], n, m, hidden_RD[rows]))
+            for rz_t, r_t, z_t, n_t, m_t, hidden_t in zip(*views, strict=True):
+                h = h[: len(m_t)]
+                rz_t.addmm_(h, to_rz).sigmoid_()
+                torch.addmm(hidden_bias_G[2 * size :], h, to_m, out=m_t)
+                n_t.addcmul_(r_t, m_t).tanh_()
+                h = torch.lerp(n_t, h, z_t, out=hidden_t)
+            saved += [rz, n, m]
+        ctx.save_for_backward(x_RX, weight_GX, weight_GD, hidden_RD, *saved)
         ctx.sizes = sizes
-        return hidden
+        return hidden_RD
 
     @staticmethod
-    def backward(ctx: Any, grad_RD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # noqa: ANN401
-        weight_GD, before, rz, candidate, recurrent = ctx.saved_tensors
-        rows, size = grad_RD.shape
-        to_n, local = _local_gradients(before, rz, candidate, recurrent)
-        total, to_hidden = torch.empty_like(grad_RD), torch.empty_like(local)
-        carried, start = grad_RD.new_zeros(0, size), rows
-        for count in reversed(ctx.sizes):
-            block = slice(start - count, start)
-            grad = total[block].copy_(grad_RD[block])
-            grad[: len(carried)] += carried
-            gates = torch.mul(local[block], grad.unsqueeze(1), out=to_hidden[block])
-            carried = torch.addcmul(gates.view(count, -1) @ weight_GD, grad, rz[block, size:])
-            start -= count
-        to_hidden_RG = to_hidden.view(rows, -1)
-        to_input_RG = torch.cat((to_hidden_RG[:, : 2 * size], to_n * total), dim=1)
-        return to_input_RG, to_hidden_RG.t() @ before, to_hidden_RG.sum(dim=0), None
+    def backward(ctx: Any, grad_RD: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        x_RX, weight_GX, weight_GD, hidden_RD, *saved = ctx.saved_tensors
+        sizes, size = ctx.sizes, weight_GD.shape[1]
+        # The factors' order is n, r, z, m: the first three reach the inputs, the last three the hidden state.
+        input_order = _n_first(weight_GX, size)
+        to_x_RX = torch.empty_like(x_RX)
+        to_input, to_hidden = torch.zeros_like(weight_GX), torch.zeros_like(weight_GD)
+        to_bias = weight_GD.new_zeros(4 * size)
+        carried = grad_RD.new_zeros(0, size)
+        for block, (times, rows) in reversed(list(enumerate(_blocks(sizes)))):
+            rz, n, m = saved[3 * block : 3 * block + 3]
+            before = _before(hidden_RD, sizes, times, rows)
+            factors = _factors(before, rz, n, m)
+            totals = grad_RD[rows].clone()
+            views = (x.split(sizes[times]) for x in (totals, rz[:, size:], factors.view(-1, 4, size)))
+            for total_t, z_t, factors_t in reversed(list(zip(*views, strict=True))):
+                total_t[: len(carried)] += carried
+                factors_t *= total_t.unsqueeze(1)
+                carried = torch.addmm(total_t * z_t, factors_t.view(-1, 4 * size)[:, size:], weight_GD)
+            torch.mm(factors[:, : 3 * size], input_order, out=to_x_RX[rows])
+            to_input.addmm_(factors[:, : 3 * size].t(), x_RX[rows])
+            to_hidden.addmm_(factors[:, size:].t(), before)
+            to_bias += factors.sum(dim=0)
+        return to_x_RX, _n_last(to_input, size), to_hidden, _n_last(to_bias[: 3 * size], size), to_bias[size:], None
 
 
-def _local_gradients(
-    before: Tensor, rz: Tensor, candidate: Tensor, recurrent: Tensor
-) -> tuple[Tensor, Tensor]:
-    """dh'/d(what enters tanh) [R, D], and dh'/d(recurrent parts of r, z, n) [R, 3, D]; all times at once."""
-    r, z = rz.chunk(2, dim=1)
-    to_n = (1.0 - z) * (1.0 - candidate.square())
-    to_r = to_n * recurrent * r * (1.0 - r)
-    to_z = (before - candidate) * z * (1.0 - z)
-    return to_n, torch.stack((to_r, to_z, to_n * r), dim=1)
+def _blocks(sizes: list[int]) -> Iterator[tuple[slice, slice]]:
+    """(times, rows) of consecutive blocks of time steps, each of at most BLOCK_ROWS rows or one step."""
+    first, start, end = 0, 0, 0
+    for t, size in enumerate(sizes):
+        if t > first and end + size - start > BLOCK_ROWS:
+            yield slice(first, t), slice(start, end)
+            first, start = t, end
+        end += size
+    yield slice(first, len(sizes)), slice(start, end)
+
+
+def _before(hidden_RD: Tensor, sizes: list[int], times: slice, rows: slice) -> Tensor:
+    """The hidden state before every row of a block; zero at time 0."""
+    start = rows.start - (sizes[times.start - 1] if times.start > 0 else 0)
+    parts = [hidden_RD.new_zeros(sizes[0], hidden_RD.shape[1])] if times.start == 0 else []
+    for t in range(max(times.start, 1), times.stop):
+        parts.append(hidden_RD[start : start + sizes[t]])
+        start += sizes[t - 1]
+    return torch.cat(parts)
+
+
+def _factors(before: Tensor, rz: Tensor, n: Tensor, m: Tensor) -> Tensor:
+    """dh'/d(what enters n, r, z, and m), side by side [rows, 4 D]."""
+    size = n.shape[1]
+    r, z = rz.split(size, dim=1)
+    factors = n.new_empty(len(n), 4 * size)
+    to_n, to_r, to_z, to_m = factors.split(size, dim=1)
+    torch.mul(torch.addcmul(torch.ones_like(n), n, n, value=-1.0), 1.0 - z, out=to_n)
+    torch.mul(to_n, r, out=to_m)
+    torch.mul(to_m * m, 1.0 - r, out=to_r)
+    torch.mul((before - n) * z, 1.0 - z, out=to_z)
+    return factors
+
+
+def _n_first(gates: Tensor, size: int) -> Tensor:
+    """Gates r, z, n along the first dimension as n, r, z."""
+    return torch.cat((gates[2 * size :], gates[: 2 * size]))
+
+
+def _n_last(gates: Tensor, size: int) -> Tensor:
+    """The way back."""
+    return torch.cat((gates[size:], gates[:size]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.agent import AgentNetwork, agent_inputs, greedy_actions
+from common.agent import AgentNetwork, greedy_actions
 from common.labels import label
 from common.settings import AgentSettings
 from common.types import EnvSpec
@@ -87,11 +87,10 @@ class ValueDecomposition(Algorithm):
 
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """All losses by name, each a mean over real steps, and further scalars for the log."""
-        rows = agent_inputs(self.spec, batch.obs_RNO, batch.last_actions())
         with label("agent"):
-            online = self._histories(self.agent, rows, batch)
+            online = self.histories(self.agent, batch)
         with torch.no_grad(), label("target agent"):
-            target = self._histories(self.target_agent, rows, batch)
+            target = self.histories(self.target_agent, batch)
         condition_RS, losses = self.mixing(batch, target)
         with label("mixer"):
             value_losses, metrics = self.value_losses(batch, online, target, condition_RS)
@@ -120,9 +119,10 @@ class ValueDecomposition(Algorithm):
         del batch
         return {}
 
-    def _histories(self, network: AgentNetwork, inputs_RNI: Tensor, batch: EpisodeBatch) -> Histories:
-        rows, agents, _ = inputs_RNI.shape
-        embedded = torch.relu(network.embed(inputs_RNI)).view(rows * agents, -1)
+    def histories(self, network: AgentNetwork, batch: EpisodeBatch) -> Histories:
+        """The agent network unrolled over every episode from its start."""
+        rows, agents, _ = batch.obs_RNO.shape
+        embedded = network.embedded(batch.obs_RNO, batch.last_actions()).view(rows * agents, -1)
         hidden = packed_gru(network.gru, embedded, batch.row_sizes_T * agents).view(rows, agents, -1)
         return Histories(hidden_RND=hidden, q_RNA=network.q(hidden))
 

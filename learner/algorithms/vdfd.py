@@ -8,7 +8,7 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
-from common.agent import AgentNetwork, agent_inputs
+from common.agent import AgentNetwork
 from common.labels import label
 from learner import health
 from learner.algorithms.value_decomposition import Histories, ValueDecomposition, values_of
@@ -81,14 +81,13 @@ class Vdfd(ValueDecomposition):
         state = self.generator.get_state()
         figures = {}
         with torch.no_grad():
-            rows = agent_inputs(self.spec, batch.obs_RNO, batch.last_actions())
-            target = self._histories(self.target_agent, rows, batch)
+            target = self.histories(self.target_agent, batch)
             _, beliefs = self.world_model.losses(batch, target.hidden_RND, self.generator)
             if self.settings.world_model.prior:
                 measured = (self.world_model, self.target_agent, beliefs, target.hidden_RND, batch)
                 figures = health.measure(*measured)
             terms_KRF = self.summarise.terms(self._imagine(batch, beliefs, target))
-            q_RNA = self._histories(self.agent, rows, batch).q_RNA
+            q_RNA = self.histories(self.agent, batch).q_RNA
         self.generator.set_state(state)  # measuring must not change what is trained
         return {**figures, **self._mixer_inputs(batch, q_RNA, terms_KRF)}
 

@@ -7,7 +7,7 @@ import torch
 from actor.environment import Frame
 from actor.policy import Policy, epsilon_at, greedy_actions, random_actions
 from actor.settings import ExplorationSettings
-from common.agent import AgentNetwork, agent_inputs, pack_weights
+from common.agent import AgentNetwork, pack_weights
 from common.errors import FatalError
 from common.settings import AgentSettings
 from common.types import Weights
@@ -109,8 +109,11 @@ def test_the_network_sees_obs_last_action_and_agent(rng):
     frame = random_frame(rng)
     last = rng.integers(-1, A, (K, N))
     actions, hidden = policy.act(frame, last, policy.initial_hidden(K), epsilon=0.0)
-    inputs = agent_inputs(SPEC, torch.tensor(frame.obs_KNO), torch.tensor(last))
-    expected = network.unroll(inputs[None], network.initial_hidden(K))[0]
+    last_action = np.eye(A + 1, dtype=np.float32)[last][..., :A]  # row -1 is empty once its column is cut off
+    agent = np.broadcast_to(np.eye(N, dtype=np.float32), (K, N, N))
+    inputs = torch.tensor(np.concatenate([frame.obs_KNO, last_action, agent], axis=-1))
+    embedded = torch.relu(network.embed(inputs)).view(1, K * N, -1)
+    expected = network.gru(embedded)[0].view(K, N, -1)
     torch.testing.assert_close(hidden, expected)
     q = network.q(expected).detach().numpy()
     np.testing.assert_array_equal(actions, greedy_actions(q, frame.avail_actions_KNA))

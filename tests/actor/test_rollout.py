@@ -8,7 +8,7 @@ from actor.environment import episode_seed
 from actor.policy import Policy, greedy_actions
 from actor.rollout import Rollout
 from common import codec
-from common.agent import AgentNetwork, agent_inputs, pack_weights
+from common.agent import AgentNetwork, pack_weights
 from common.settings import AgentSettings
 from tests.actor.toy_environment import DEATH, LIMIT, ToyEnvironment
 
@@ -104,9 +104,9 @@ def test_greedy_actions_follow_the_episodes_own_history():
     for done in play(rollout_of(environment, policy), episodes=8, epsilon=0.0):
         episode = done.episode
         before = np.concatenate([np.full((1, 2), -1), episode.actions[:-1].astype(np.int64)])
-        inputs = agent_inputs(environment.spec, torch.tensor(episode.obs[:-1]), torch.tensor(before))
+        obs, last = torch.tensor(episode.obs[:-1]), torch.tensor(before)
         with torch.no_grad():
-            q = network.q(network.unroll(inputs[:, None], network.initial_hidden(1)))[:, 0].numpy()
+            q = network.q(network.unroll(obs[:, None], last[:, None], network.initial_hidden(1)))[:, 0].numpy()
         np.testing.assert_array_equal(episode.actions, greedy_actions(q, episode.avail_actions[:-1]))
 
 
