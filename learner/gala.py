@@ -6,7 +6,7 @@
 The nodes are the agents. The graph is complete with edge weight 1/N (ours). With weight 1, A + I would
 be all ones: one layer of smoothing would give every node the same vector, and no decoder could tell the
 agents apart again. With 1/N every degree is the same, and both operators reduce to a mix of a node's own
-features and the sum over nodes, which costs no N x N product. They commute with W, so each is applied on
+features and the sum over nodes, which for small graphs costs no N x N product. They commute with W, so each is applied on
 the narrower side of it; of data (obs, hidden states) that side needs no gradient.
 
 Shapes: any leading ones, N nodes, F features, Z code.
@@ -19,11 +19,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+BATCHED_PRODUCT_SIZE = 400
+"""From this many multiplications a graph on, torch's batched product beats the sum over nodes."""
+
+
+def smoothing_weights(nodes: int) -> tuple[float, float]:
+    """What S gives a node's own features, and the sum over all nodes."""
+    degree = 2.0 - 1.0 / nodes
+    return (1.0 - 1.0 / nodes) / degree, 1.0 / (nodes * degree)
+
+
 def smooth(x_NF: Tensor) -> Tensor:
     """S X on the complete graph with edge weight 1/N."""
-    nodes = x_NF.shape[-2]
-    degree = 2.0 - 1.0 / nodes
-    mixed: Tensor = _Mix.apply(x_NF, (1.0 - 1.0 / nodes) / degree, 1.0 / (nodes * degree))  # type: ignore[no-untyped-call]
+    mixed: Tensor = _Mix.apply(x_NF, *smoothing_weights(x_NF.shape[-2]))  # type: ignore[no-untyped-call]
     return mixed
 
 
@@ -41,12 +49,21 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NF: Tensor, own: float, shared: float) -> Tensor:  # noqa: ANN401
         ctx.weights = own, shared
-        return torch.mul(x_NF, own).add_(x_NF.sum(dim=-2, keepdim=True).mul_(shared))
+        return _mix(x_NF, own, shared)
 
     @staticmethod
     def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        own, shared = ctx.weights
-        return torch.mul(grad_NF, own).add_(grad_NF.sum(dim=-2, keepdim=True).mul_(shared)), None, None
+        return _mix(grad_NF, *ctx.weights), None, None
+
+
+def _mix(x_NF: Tensor, own: float, shared: float) -> Tensor:
+    nodes, features = x_NF.shape[-2:]
+    if nodes * nodes * features < BATCHED_PRODUCT_SIZE:
+        return torch.add(x_NF.sum(dim=-2, keepdim=True).mul_(shared), x_NF, alpha=own)
+    matrix_NN = x_NF.new_full((nodes, nodes), shared)
+    matrix_NN.diagonal().add_(own)
+    flat = x_NF.reshape(-1, nodes, features)
+    return torch.bmm(matrix_NN.expand(len(flat), -1, -1), flat).view(x_NF.shape)
 
 
 class GalaEncoder(nn.Module):
@@ -71,7 +88,7 @@ class GalaEncoder(nn.Module):
     def finish(self, projected_NH: Tensor) -> Tensor:
         """The code [.., N, Z] from the sum of the projected parts."""
         # S leaves a bias as it is: its rows sum to 1.
-        return smooth(self.last(torch.relu(projected_NH)))
+        return smooth(self.last(torch.relu_(projected_NH)))
 
     def forward(self, *parts_NF: Tensor) -> Tensor:
         """The code [.., N, Z]."""
@@ -91,7 +108,7 @@ class GalaDecoder(nn.Module):
 
     def forward(self, code_NZ: Tensor) -> Tensor:
         """Features [.., N, F]."""
-        hidden = torch.relu(self.first(sharpen(code_NZ)))
+        hidden = torch.relu_(self.first(sharpen(code_NZ)))
         if self.last.out_features < self.last.in_features:
             return sharpen(F.linear(hidden, self.last.weight)) + self.last.bias
         features: Tensor = self.last(sharpen(hidden))

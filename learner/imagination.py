@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from common.agent import AgentNetwork, greedy_actions
 from common.labels import labelled
+from learner.packed_gru import packed_gru
 from learner.settings import WorldModelSettings
 from learner.world_model import Beliefs, WorldModel, one_hot
 
@@ -157,17 +158,18 @@ class Rollout(nn.Module):
 
     def fuse(self, imagined: Imagined) -> Tensor:
         """O_{t+k} = M_ac s + M_af v + M_st z_static, [K, R, N * Z]."""
-        return torch.stack(list(self.terms(imagined).values())).sum(dim=0)
+        ac, af, st = self.terms(imagined).values()
+        return ac + af + st
 
     def forward(self, fused_KRF: Tensor) -> Tensor:
         """O_t^Rollout [R, W]."""
-        _, last = self.gru(fused_KRF.flip(0))
-        summary: Tensor = last[0]
-        return summary
+        moments, rows, _ = fused_KRF.shape
+        backwards = fused_KRF.flip(0).flatten(0, 1)
+        return packed_gru(self.gru, backwards, torch.full((moments,), rows))[-rows:]
 
     def _masked(self, code_KRF: Tensor, mask: float) -> Tensor:
         if mask == 0:
             return torch.zeros_like(code_KRF)
         if self.settings.normalise_branches:
             code_KRF = F.layer_norm(code_KRF, code_KRF.shape[-1:])
-        return mask * code_KRF
+        return code_KRF if mask == 1 else mask * code_KRF

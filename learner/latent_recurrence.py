@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.gala import GalaEncoder, smooth
+from learner.gala import GalaEncoder, smoothing_weights
 from learner.gaussians import LOG_VAR_RANGE, Gaussian
 from learner.vae import FullyConnectedEncoder
 
@@ -64,21 +64,24 @@ class _Recurrence(torch.autograd.Function):
         noise_RNZ: Tensor,
         sizes: list[int],
     ) -> tuple[Tensor, Tensor]:
+        latent, width = weight_HZ.shape[1], len(weight_HZ)
+        own, shared = smoothing_weights(noise_RNZ.shape[1])
         hidden_RNH = from_obs_RNH + bias_H
         mixed_RNZ, samples_RNZ = torch.empty_like(noise_RNZ), torch.empty_like(noise_RNZ)
-        statistics_RNY = noise_RNZ.new_empty(*noise_RNZ.shape[:2], len(last_YH))
-        weight_ZH, last_HY, latent = weight_HZ.t().contiguous(), last_YH.t().contiguous(), weight_HZ.shape[1]
-        v, start = torch.zeros_like(noise_RNZ[: sizes[0]]), 0
-        for count in sizes:
-            block = slice(start, start + count)
-            mixed = mixed_RNZ[block].copy_(smooth(v[:count]))
-            hidden = hidden_RNH[block].view(-1, len(weight_HZ))
-            hidden.addmm_(mixed.view(-1, latent), weight_ZH).relu_()
-            statistics = torch.addmm(last_bias_Y, hidden, last_HY).view(count, -1, 2 * latent)
-            statistics = statistics_RNY[block].copy_(smooth(statistics))
-            deviation = torch.exp(0.5 * statistics[..., latent:].clamp(*LOG_VAR_RANGE))
-            v = torch.addcmul(statistics[..., :latent], deviation, noise_RNZ[block], out=samples_RNZ[block])
-            start += count
+        statistics_RNY = noise_RNZ.new_empty(*noise_RNZ.shape[:2], 2 * latent)
+        first_ZH, last_HY, last_bias_Y = (own * weight_HZ).t(), (own * last_YH).t(), own * last_bias_Y
+        tensors = (hidden_RNH, mixed_RNZ, statistics_RNY, noise_RNZ, samples_RNZ)
+        v = torch.zeros_like(noise_RNZ[: sizes[0]])
+        for hidden_t, mixed_t, statistics_t, noise_t, samples_t in zip(
+            *(x.split(sizes) for x in tensors), strict=True
+        ):
+            v = v[: len(noise_t)]
+            _mix_nodes(v, shared / own, out=mixed_t)
+            hidden = hidden_t.view(-1, width).addmm_(mixed_t.view(-1, latent), first_ZH).relu_()
+            statistics = torch.addmm(last_bias_Y, hidden, last_HY).view(statistics_t.shape)
+            _mix_nodes(statistics, shared / own, out=statistics_t)
+            deviation = statistics_t[..., latent:].clamp(*LOG_VAR_RANGE).mul_(0.5).exp_()
+            v = torch.addcmul(statistics_t[..., :latent], deviation, noise_t, out=samples_t)
         ctx.save_for_backward(weight_HZ, last_YH, hidden_RNH, mixed_RNZ, statistics_RNY, noise_RNZ)
         ctx.sizes = sizes
         return statistics_RNY, samples_RNZ
@@ -88,29 +91,37 @@ class _Recurrence(torch.autograd.Function):
         weight_HZ, last_YH, hidden_RNH, mixed_RNZ, statistics_RNY, noise_RNZ = ctx.saved_tensors
         latent, width = weight_HZ.shape[1], len(weight_HZ)
         from_sample_RNY = _sample_gradient(statistics_RNY, noise_RNZ)
-        active_RNH = (hidden_RNH > 0).to(hidden_RNH.dtype)
+        own, shared = smoothing_weights(noise_RNZ.shape[1])
         to_last_RNY, to_hidden_RNH = torch.empty_like(statistics_RNY), torch.empty_like(hidden_RNH)
-        carried, start = to_samples_RNZ[:0], len(to_samples_RNZ)
-        for count in reversed(ctx.sizes):
-            block = slice(start - count, start)
-            to_v = to_samples_RNZ[block].clone()
+        last_YH_own, first_HZ_own = own * last_YH, own * weight_HZ
+        to_v_RNZ = to_samples_RNZ.clone()
+        carried = to_samples_RNZ[:0]
+        tensors = (to_v_RNZ, to_statistics_RNY, from_sample_RNY, to_last_RNY, to_hidden_RNH, hidden_RNH)
+        for to_v, to_statistics, from_sample, to_last_t, to_hidden_t, hidden_t in reversed(
+            list(zip(*(x.split(ctx.sizes) for x in tensors), strict=True))
+        ):
             to_v[: len(carried)] += carried
-            total = torch.addcmul(to_statistics_RNY[block], to_v.repeat(1, 1, 2), from_sample_RNY[block])
-            to_last = to_last_RNY[block].copy_(smooth(total)).view(-1, 2 * latent)
-            to_hidden = torch.mm(to_last, last_YH, out=to_hidden_RNH[block].view(-1, width))
-            to_hidden *= active_RNH[block].view(-1, width)
-            carried = smooth((to_hidden @ weight_HZ).view(count, -1, latent))
-            start -= count
-        to_last, to_hidden = to_last_RNY.view(-1, 2 * latent), to_hidden_RNH.view(-1, width)
+            total = torch.addcmul(to_statistics, torch.cat((to_v, to_v), dim=-1), from_sample)
+            to_last = _mix_nodes(total, shared / own, out=to_last_t).view(-1, 2 * latent)
+            to_hidden = torch.mm(to_last, last_YH_own).view(hidden_t.shape)
+            torch.ops.aten.threshold_backward.grad_input(to_hidden, hidden_t, 0, grad_input=to_hidden_t)
+            to_mixed = (to_hidden_t.view(-1, width) @ first_HZ_own).view(to_v.shape)
+            carried = _mix_nodes(to_mixed, shared / own, out=to_mixed)
+        to_last, to_hidden = to_last_RNY.view(-1, 2 * latent).mul_(own), to_hidden_RNH.view(-1, width)
         return (
             to_hidden_RNH,
-            to_hidden.t() @ mixed_RNZ.view(-1, latent),
+            to_hidden.t() @ mixed_RNZ.view(-1, latent).mul(own),
             to_hidden.sum(dim=0),
             to_last.t() @ hidden_RNH.view(-1, width),
             to_last.sum(dim=0),
             None,
             None,
         )
+
+
+def _mix_nodes(x_BNF: Tensor, shared: float, *, out: Tensor) -> Tensor:
+    """x + shared * (sum over nodes): S X but for the weight of a node's own features, which the weights take."""
+    return torch.add(x_BNF, x_BNF.sum(dim=1, keepdim=True), alpha=shared, out=out)
 
 
 def _sample_gradient(statistics_RNY: Tensor, noise_RNZ: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class _PackedGru(torch.autograd.Function):
         sizes, size = ctx.sizes, weight_GD.shape[1]
         # The factors' order is n, r, z, m: the first three reach the inputs, the last three the hidden state.
         input_order = _n_first(weight_GX, size)
-        to_x_RX = torch.empty_like(x_RX)
+        to_x_RX = torch.empty_like(x_RX) if ctx.needs_input_grad[0] else None
         to_input, to_hidden = torch.zeros_like(weight_GX), torch.zeros_like(weight_GD)
         to_bias = weight_GD.new_zeros(4 * size)
         carried = grad_RD.new_zeros(0, size)
@@ -86,7 +86,8 @@ class _PackedGru(torch.autograd.Function):
                 total_t[: len(carried)] += carried
                 factors_t *= total_t.unsqueeze(1)
                 carried = torch.addmm(total_t * z_t, factors_t.view(-1, 4 * size)[:, size:], weight_GD)
-            torch.mm(factors[:, : 3 * size], input_order, out=to_x_RX[rows])
+            if to_x_RX is not None:
+                torch.mm(factors[:, : 3 * size], input_order, out=to_x_RX[rows])
             to_input.addmm_(factors[:, : 3 * size].t(), x_RX[rows])
             to_hidden.addmm_(factors[:, size:].t(), before)
             to_bias += factors.sum(dim=0)

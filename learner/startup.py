@@ -18,6 +18,7 @@ from common.settings import AgentSettings, RpcSettings
 from common.types import EnvSpec
 from learner import checkpoint
 from learner.algorithms.base import Algorithm
+from learner.malloc import keep_freed_memory
 from learner.settings import LearnerSettings
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayStub
@@ -45,6 +46,7 @@ def choose_device(name: str) -> torch.device:
 
 def prepare_torch(settings: LearnerSettings, seed: int) -> None:
     """Threads, seed and determinism of this process."""
+    keep_freed_memory()
     torch.manual_seed(seed)
     torch.set_num_threads(1 if settings.deterministic else settings.threads)
     if settings.deterministic:

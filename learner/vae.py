@@ -32,7 +32,7 @@ class FullyConnectedEncoder(nn.Module):
 
     def finish(self, projected_H: Tensor) -> Tensor:
         """The code [.., N, Z] from the sum of the projected parts."""
-        code: Tensor = self.last(torch.relu(projected_H))
+        code: Tensor = self.last(torch.relu_(projected_H))
         return per_agent(code, self.agents)
 
     def forward(self, *parts_NF: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class FullyConnectedDecoder(nn.Module):
 
     def forward(self, code_NZ: Tensor) -> Tensor:
         """Features [.., N, F]."""
-        features: Tensor = self.last(torch.relu(self.first(code_NZ.flatten(-2))))
+        features: Tensor = self.last(torch.relu_(self.first(code_NZ.flatten(-2))))
         return per_agent(features, self.agents)
 
 
@@ -84,12 +84,12 @@ class PriorVae(nn.Module):
             if actions_RNA is None:
                 raise ValueError("this prior is conditioned on actions, and none were given")
             hidden = hidden + self.embed_actions(actions_RNA.flatten(-2))
-        change = Gaussian.from_statistics(per_agent(self.statistics(torch.relu(hidden)), self.agents))
+        change = Gaussian.from_statistics(per_agent(self.statistics(torch.relu_(hidden)), self.agents))
         return Gaussian(latent_RNZ + change.mean, change.log_var)
 
     def reconstruct(self, next_latent_RNZ: Tensor) -> tuple[Tensor, Tensor]:
         """(latent'_{t-1} [R, N, Z], a'_{t-1} [R, N, A]) from the prior's sample; A is 0 without actions."""
         joint = self.agents * self.latent_size
-        flat = self.decode_last(torch.relu(self.decode_first(next_latent_RNZ.flatten(-2))))
+        flat = self.decode_last(torch.relu_(self.decode_first(next_latent_RNZ.flatten(-2))))
         latent, actions = flat.split((joint, self.agents * self.n_actions), dim=-1)
         return per_agent(latent, self.agents), per_agent(actions, self.agents)
