@@ -100,7 +100,7 @@ class _Recurrence(torch.autograd.Function):
         for to_v, to_statistics, from_sample, to_last_t, to_hidden_t, hidden_t in reversed(
             list(zip(*(x.split(ctx.sizes) for x in tensors), strict=True))
         ):
-            to_v[: len(carried)] += carried
+            to_v[: len(carried)].add_(carried)
             total = torch.addcmul(to_statistics, torch.cat((to_v, to_v), dim=-1), from_sample)
             to_last = _mix_nodes(total, shared / own, out=to_last_t).view(-1, 2 * latent)
             to_hidden = torch.mm(to_last, last_YH_own).view(hidden_t.shape)

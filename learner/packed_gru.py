@@ -83,9 +83,9 @@ class _PackedGru(torch.autograd.Function):
             totals = grad_RD[rows].clone()
             views = (x.split(sizes[times]) for x in (totals, rz[:, size:], factors.view(-1, 4, size)))
             for total_t, z_t, factors_t in reversed(list(zip(*views, strict=True))):
-                total_t[: len(carried)] += carried
-                factors_t *= total_t.unsqueeze(1)
-                carried = torch.addmm(total_t * z_t, factors_t.view(-1, 4 * size)[:, size:], weight_GD)
+                total_t[: len(carried)].add_(carried)
+                factors_t.mul_(total_t.unsqueeze(1))
+                carried = torch.mul(total_t, z_t).addmm_(factors_t.view(-1, 4 * size)[:, size:], weight_GD)
             if to_x_RX is not None:
                 torch.mm(factors[:, : 3 * size], input_order, out=to_x_RX[rows])
             to_input.addmm_(factors[:, : 3 * size].t(), x_RX[rows])
@@ -121,10 +121,10 @@ def _factors(before: Tensor, rz: Tensor, n: Tensor, m: Tensor) -> Tensor:
     r, z = rz.split(size, dim=1)
     factors = n.new_empty(len(n), 4 * size)
     to_n, to_r, to_z, to_m = factors.split(size, dim=1)
-    torch.mul(torch.addcmul(torch.ones_like(n), n, n, value=-1.0), 1.0 - z, out=to_n)
+    torch.ops.aten.tanh_backward.grad_input(1.0 - z, n, grad_input=to_n)
     torch.mul(to_n, r, out=to_m)
-    torch.mul(to_m * m, 1.0 - r, out=to_r)
-    torch.mul((before - n) * z, 1.0 - z, out=to_z)
+    torch.ops.aten.sigmoid_backward.grad_input(to_n * m, r, grad_input=to_r)
+    torch.ops.aten.sigmoid_backward.grad_input(before - n, z, grad_input=to_z)
     return factors
 
 

@@ -17,6 +17,7 @@ from common.settings import AgentSettings
 from common.types import EnvSpec
 from learner.algorithms.registry import ALGORITHMS, build_algorithm
 from learner.batching import EpisodeBatch, decode_batch
+from learner.malloc import keep_freed_memory
 from learner.settings import LearnerSettings
 from tests.episodes import make_episode
 
@@ -51,6 +52,7 @@ def full_batch(spec: EnvSpec) -> EpisodeBatch:
 
 
 def measure(algorithm_name: str, map_name: str, *, threads: int, repeats: int, device: str) -> dict:
+    keep_freed_memory()
     torch.set_num_threads(threads)
     place = torch.device(device)
     spec = smac_spec(map_name)
