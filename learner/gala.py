@@ -7,7 +7,7 @@ The nodes are the agents. The graph is complete with edge weight 1/N (ours). Wit
 be all ones: one layer of smoothing would give every node the same vector, and no decoder could tell the
 agents apart again. With 1/N every degree is the same, and both operators reduce to a mix of a node's own
 features and the sum over nodes, which for small graphs costs no N x N product. They commute with W, so each is applied on
-the narrower side of it; of data (obs, hidden states) that side needs no gradient.
+the narrower side of it (a bias is left as it is: the operators' rows sum to 1).
 
 Shapes: any leading ones, N nodes, F features, Z code.
 """
@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from learner.reconstruction import linear_mse
 
 
 BATCHED_PRODUCT_SIZE = 400
@@ -29,6 +31,12 @@ def smoothing_weights(nodes: int) -> tuple[float, float]:
     return (1.0 - 1.0 / nodes) / degree, 1.0 / (nodes * degree)
 
 
+def sharpening_weights(nodes: int) -> tuple[float, float]:
+    """What P gives a node's own features, and the sum over all nodes."""
+    degree = 3.0 - 1.0 / nodes
+    return (2.0 + 1.0 / nodes) / degree, -1.0 / (nodes * degree)
+
+
 def smooth(x_NF: Tensor) -> Tensor:
     """S X on the complete graph with edge weight 1/N."""
     mixed: Tensor = _Mix.apply(x_NF, *smoothing_weights(x_NF.shape[-2]))  # type: ignore[no-untyped-call]
@@ -37,9 +45,16 @@ def smooth(x_NF: Tensor) -> Tensor:
 
 def sharpen(x_NF: Tensor) -> Tensor:
     """P X on the complete graph with edge weight 1/N."""
+    mixed: Tensor = _Mix.apply(x_NF, *sharpening_weights(x_NF.shape[-2]))  # type: ignore[no-untyped-call]
+    return mixed
+
+
+def sharpen_and_smooth(x_NF: Tensor) -> Tensor:
+    """S P X, as one operator of the same form."""
     nodes = x_NF.shape[-2]
-    degree = 3.0 - 1.0 / nodes
-    mixed: Tensor = _Mix.apply(x_NF, (2.0 + 1.0 / nodes) / degree, -1.0 / (nodes * degree))  # type: ignore[no-untyped-call]
+    (own, shared), (own_p, shared_p) = smoothing_weights(nodes), sharpening_weights(nodes)
+    both = own * own_p, own * shared_p + shared * own_p + nodes * shared * shared_p
+    mixed: Tensor = _Mix.apply(x_NF, *both)  # type: ignore[no-untyped-call]
     return mixed
 
 
@@ -63,7 +78,9 @@ def _mix(x_NF: Tensor, own: float, shared: float) -> Tensor:
     matrix_NN = x_NF.new_full((nodes, nodes), shared)
     matrix_NN.diagonal().add_(own)
     flat = x_NF.reshape(-1, nodes, features)
-    return torch.bmm(matrix_NN.expand(len(flat), -1, -1), flat).view(x_NF.shape)
+    mixed = torch.empty_like(flat)
+    torch.bmm(matrix_NN.expand(len(flat), -1, -1), flat, out=mixed)
+    return mixed.unflatten(0, x_NF.shape[:-2]) if x_NF.dim() != 3 else mixed
 
 
 class GalaEncoder(nn.Module):
@@ -82,12 +99,14 @@ class GalaEncoder(nn.Module):
 
     def project(self, part: int, x_NF: Tensor) -> Tensor:
         """What one part adds to the first layer."""
-        projected: Tensor = self.first[part](smooth(x_NF))
-        return projected
+        first = self.first[part]
+        assert isinstance(first, nn.Linear)
+        if first.in_features <= first.out_features:
+            return F.linear(smooth(x_NF), first.weight, first.bias)
+        return smooth(first(x_NF))
 
     def finish(self, projected_NH: Tensor) -> Tensor:
         """The code [.., N, Z] from the sum of the projected parts."""
-        # S leaves a bias as it is: its rows sum to 1.
         return smooth(self.last(torch.relu_(projected_NH)))
 
     def forward(self, *parts_NF: Tensor) -> Tensor:
@@ -96,6 +115,16 @@ class GalaEncoder(nn.Module):
         for i, part in enumerate(parts_NF[1:], start=1):
             projected = projected + self.project(i, part)
         return self.finish(projected)
+
+    def encode_decoded(self, decoder: "GalaDecoder", code_NZ: Tensor, part: slice) -> Tensor:
+        """The code of these features of what `decoder` makes of another code.
+
+        The decoder's last and this encoder's first layer are linear, so their product stands for both, and the
+        features in between, which may be many, are never computed.
+        """
+        weight, bias = decoder.last_layer(part)
+        both = compose(self.first[0], weight, bias)
+        return self.finish(F.linear(sharpen_and_smooth(decoder.hidden(code_NZ)), *both))
 
 
 class GalaDecoder(nn.Module):
@@ -106,10 +135,33 @@ class GalaDecoder(nn.Module):
         self.first = nn.Linear(code_size, hidden_size)
         self.last = nn.Linear(hidden_size, out_size)
 
+    def hidden(self, code_NZ: Tensor) -> Tensor:
+        """The first layer [.., N, H]."""
+        return torch.relu_(self.first(sharpen(code_NZ)))
+
+    def before_last(self, code_NZ: Tensor) -> Tensor:
+        """What the last layer sees [.., N, H]."""
+        return sharpen(self.hidden(code_NZ))
+
+    def last_layer(self, part: slice) -> tuple[Tensor, Tensor]:
+        """Weight and bias of these features."""
+        return self.last.weight[part], self.last.bias[part]
+
+    def features(self, before_last_NH: Tensor, part: slice) -> Tensor:
+        """These features [.., N, F]."""
+        return F.linear(before_last_NH, *self.last_layer(part))
+
+    def error(self, before_last_NH: Tensor, part: slice, target_NF: Tensor) -> Tensor:
+        """The mean squared error of these features against data."""
+        return linear_mse(before_last_NH, *self.last_layer(part), target_NF)
+
     def forward(self, code_NZ: Tensor) -> Tensor:
-        """Features [.., N, F]."""
-        hidden = torch.relu_(self.first(sharpen(code_NZ)))
-        if self.last.out_features < self.last.in_features:
-            return sharpen(F.linear(hidden, self.last.weight)) + self.last.bias
-        features: Tensor = self.last(sharpen(hidden))
+        """All features [.., N, F]."""
+        features: Tensor = self.last(self.before_last(code_NZ))
         return features
+
+
+def compose(first: nn.Module, weight_FH: Tensor, bias_F: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the linear layer that does first(weight x + bias)."""
+    assert isinstance(first, nn.Linear)
+    return first.weight @ weight_FH, first.bias + first.weight @ bias_F

@@ -33,7 +33,7 @@ class Imagined:
     """Of the same moments from t+1 on; empty when they are not predicted."""
     v_RNZ: list[Tensor]
     obs_RNO: list[Tensor]
-    """The first is the real one, unless the action-free branch rolls out as the paper writes it."""
+    """The first is the real one. Only when asked for, or when the action-free branch rolls out literally."""
     static_RNZ: list[Tensor]
 
 
@@ -58,8 +58,13 @@ def imagine(
     s, hidden, chosen, logits = _action_conditioned(
         model, policy, beliefs, hidden_RND, avail_RNA, horizon, actions, complete
     )
-    rollout = _action_free_forward if model.settings.af_rollout == "forward" else _action_free_literal
-    v, obs = rollout(model, beliefs, obs_RNO, horizon)
+    if model.settings.af_rollout == "forward":
+        v = _action_free_forward(model, beliefs, horizon)
+        obs = [obs_RNO, *(model.decode_af(later)[1] for later in v[1:])] if complete else []
+        static = [model.st_encoder(obs_RNO), *(model.static_of_decoded(later) for later in v[1:])]
+    else:
+        v, obs = _action_free_literal(model, beliefs, obs_RNO, horizon)
+        static = [model.st_encoder(z) for z in obs]
     return Imagined(
         s_RNZ=s,
         hidden_RND=hidden,
@@ -67,7 +72,7 @@ def imagine(
         avail_logits_RNA=logits,
         v_RNZ=v,
         obs_RNO=obs,
-        static_RNZ=[model.st_encoder(z) for z in obs],
+        static_RNZ=static,
     )
 
 
@@ -104,16 +109,13 @@ def predicted_avail(logits_RNA: Tensor, fallback_action: int) -> Tensor:
     return avail
 
 
-def _action_free_forward(
-    model: WorldModel, beliefs: Beliefs, obs_RNO: Tensor, horizon: int
-) -> tuple[list[Tensor], list[Tensor]]:
-    """v_{t+k+1} ~ p(. | v_{t+k}), and z' is decoded from the advanced v (ours)."""
-    v, obs = [beliefs.v_RNZ], [obs_RNO]
+def _action_free_forward(model: WorldModel, beliefs: Beliefs, horizon: int) -> list[Tensor]:
+    """v_{t+k+1} ~ p(. | v_{t+k}); z' is what the advanced v decodes to (ours)."""
+    v = [beliefs.v_RNZ]
     for k in range(horizon):
         assert model.af_prior is not None
         v.append(model.af_prior(v[k]).mean)
-        obs.append(model.decode_af(v[k + 1])[1])
-    return v, obs
+    return v
 
 
 def _action_free_literal(

@@ -91,7 +91,14 @@ class _PackedGru(torch.autograd.Function):
             to_input.addmm_(factors[:, : 3 * size].t(), x_RX[rows])
             to_hidden.addmm_(factors[:, size:].t(), before)
             to_bias += factors.sum(dim=0)
-        return to_x_RX, _n_last(to_input, size), to_hidden, _n_last(to_bias[: 3 * size], size), to_bias[size:], None
+        return (
+            to_x_RX,
+            _n_last(to_input, size),
+            to_hidden,
+            _n_last(to_bias[: 3 * size], size),
+            to_bias[size:],
+            None,
+        )
 
 
 def _blocks(sizes: list[int]) -> Iterator[tuple[slice, slice]]:

@@ -5,8 +5,11 @@ Shapes: R rows, N agents, F features, Z latent per agent, A actions, H hidden.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from learner.gala import compose
 from learner.gaussians import Gaussian
+from learner.reconstruction import linear_mse
 
 
 def per_agent(flat: Tensor, agents: int) -> Tensor:
@@ -42,6 +45,11 @@ class FullyConnectedEncoder(nn.Module):
             projected = projected + self.project(i, part)
         return self.finish(projected)
 
+    def encode_decoded(self, decoder: "FullyConnectedDecoder", code_NZ: Tensor, part: slice) -> Tensor:
+        """The code of these features of what `decoder` makes of another code; see GalaEncoder."""
+        both = compose(self.first[0], *decoder.last_layer(part))
+        return self.finish(F.linear(decoder.before_last(code_NZ), *both))
+
 
 class FullyConnectedDecoder(nn.Module):
     """GalaDecoder's interface on the agents' codes as one flat vector."""
@@ -52,10 +60,28 @@ class FullyConnectedDecoder(nn.Module):
         self.first = nn.Linear(agents * code_size, hidden_size)
         self.last = nn.Linear(hidden_size, agents * out_size)
 
+    def before_last(self, code_NZ: Tensor) -> Tensor:
+        """What the last layer sees [.., H]."""
+        return torch.relu_(self.first(code_NZ.flatten(-2)))
+
+    def last_layer(self, part: slice) -> tuple[Tensor, Tensor]:
+        """Weight and bias of these features of all agents."""
+        weight, bias = (
+            x.unflatten(0, (self.agents, -1))[:, part] for x in (self.last.weight, self.last.bias)
+        )
+        return weight.flatten(0, 1), bias.flatten()
+
+    def features(self, before_last_H: Tensor, part: slice) -> Tensor:
+        """These features [.., N, F]."""
+        return per_agent(F.linear(before_last_H, *self.last_layer(part)), self.agents)
+
+    def error(self, before_last_H: Tensor, part: slice, target_NF: Tensor) -> Tensor:
+        """The mean squared error of these features against data."""
+        return linear_mse(before_last_H, *self.last_layer(part), target_NF.flatten(-2))
+
     def forward(self, code_NZ: Tensor) -> Tensor:
-        """Features [.., N, F]."""
-        features: Tensor = self.last(torch.relu_(self.first(code_NZ.flatten(-2))))
-        return per_agent(features, self.agents)
+        """All features [.., N, F]."""
+        return per_agent(self.last(self.before_last(code_NZ)), self.agents)
 
 
 class PriorVae(nn.Module):

@@ -106,7 +106,9 @@ def test_greedy_actions_follow_the_episodes_own_history():
         before = np.concatenate([np.full((1, 2), -1), episode.actions[:-1].astype(np.int64)])
         obs, last = torch.tensor(episode.obs[:-1]), torch.tensor(before)
         with torch.no_grad():
-            q = network.q(network.unroll(obs[:, None], last[:, None], network.initial_hidden(1)))[:, 0].numpy()
+            q = network.q(network.unroll(obs[:, None], last[:, None], network.initial_hidden(1)))[
+                :, 0
+            ].numpy()
         np.testing.assert_array_equal(episode.actions, greedy_actions(q, episode.avail_actions[:-1]))
 
 
