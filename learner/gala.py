@@ -107,7 +107,7 @@ class GalaEncoder(nn.Module):
 
     def finish(self, projected_NH: Tensor) -> Tensor:
         """The code [.., N, Z] from the sum of the projected parts."""
-        return smooth(self.last(torch.relu_(projected_NH)))
+        return smooth(self.last(torch.relu(projected_NH)))
 
     def forward(self, *parts_NF: Tensor) -> Tensor:
         """The code [.., N, Z]."""
@@ -137,7 +137,10 @@ class GalaDecoder(nn.Module):
 
     def hidden(self, code_NZ: Tensor) -> Tensor:
         """The first layer [.., N, H]."""
-        return torch.relu_(self.first(sharpen(code_NZ)))
+        # Two dimensions for the product: in three its output would be a view, and relu in place on a view is slow.
+        sharpened = sharpen(code_NZ)
+        hidden = torch.relu_(self.first(sharpened.flatten(0, -2)))
+        return hidden.view(*sharpened.shape[:-1], -1)
 
     def before_last(self, code_NZ: Tensor) -> Tensor:
         """What the last layer sees [.., N, H]."""

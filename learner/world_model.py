@@ -53,7 +53,7 @@ class WorldModel(nn.Module):
         self.ac_prior = PriorVae(agents, latent, hidden, spec.n_actions) if settings.prior else None
         self.af_prior = PriorVae(agents, latent, hidden) if settings.prior else None
         self.avail_head = nn.Sequential(
-            nn.Linear(latent, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, spec.n_actions)
+            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, spec.n_actions)
         )
 
     def _encoder(self, part_sizes: tuple[int, ...], out_size: int) -> Encoder:
