@@ -35,8 +35,8 @@ class AgentNetwork(nn.Module):
     def embedded(self, obs: Tensor, last_actions: Tensor) -> Tensor:
         """relu(embed([obs, onehot(last action), onehot(agent)])) [..., N, D], without building that input.
 
-        What the two one-hot codes add is a row of a table. `obs` is [..., N, O], `last_actions` int64 [..., N],
-        -1 where there is none.
+        What the two one-hot codes add is a row of a table. `obs` is [..., N, O], `last_actions` int64
+        [..., N], -1 where there is none.
         """
         spec, width = self.spec, self.hidden_size
         from_obs, from_action, from_agent = self.embed.weight.split(

@@ -6,8 +6,8 @@
 The nodes are the agents. The graph is complete with edge weight 1/N (ours). With weight 1, A + I would
 be all ones: one layer of smoothing would give every node the same vector, and no decoder could tell the
 agents apart again. With 1/N every degree is the same, and both operators reduce to a mix of a node's own
-features and the sum over nodes, which for small graphs costs no N x N product. They commute with W, so each is applied on
-the narrower side of it (a bias is left as it is: the operators' rows sum to 1).
+features and the sum over nodes, which for small graphs costs no N x N product. They commute with W, so each
+is applied on the narrower side of it (a bias is left as it is: the operators' rows sum to 1).
 
 Shapes: any leading ones, N nodes, F features, Z code.
 """
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from learner.reconstruction import linear_mse
-
 
 BATCHED_PRODUCT_SIZE = 400
 """From this many multiplications a graph on, torch's batched product beats the sum over nodes."""
@@ -119,8 +118,8 @@ class GalaEncoder(nn.Module):
     def encode_decoded(self, decoder: "GalaDecoder", code_NZ: Tensor, part: slice) -> Tensor:
         """The code of these features of what `decoder` makes of another code.
 
-        The decoder's last and this encoder's first layer are linear, so their product stands for both, and the
-        features in between, which may be many, are never computed.
+        The decoder's last and this encoder's first layer are linear, so their product stands for both, and
+        the features in between, which may be many, are never computed.
         """
         weight, bias = decoder.last_layer(part)
         both = compose(self.first[0], weight, bias)
@@ -137,7 +136,7 @@ class GalaDecoder(nn.Module):
 
     def hidden(self, code_NZ: Tensor) -> Tensor:
         """The first layer [.., N, H]."""
-        # Two dimensions for the product: in three its output would be a view, and relu in place on a view is slow.
+        # A product in three dimensions gives a view, and relu in place on a view is slow.
         sharpened = sharpen(code_NZ)
         hidden = torch.relu_(self.first(sharpened.flatten(0, -2)))
         return hidden.view(*sharpened.shape[:-1], -1)

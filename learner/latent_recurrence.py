@@ -120,7 +120,7 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _mix_nodes(x_BNF: Tensor, shared: float, *, out: Tensor) -> Tensor:
-    """x + shared * (sum over nodes): S X but for the weight of a node's own features, which the weights take."""
+    """x + shared * (sum over nodes): S X but for a factor, which is put into the weights."""
     return torch.add(x_BNF, x_BNF.sum(dim=1, keepdim=True), alpha=shared, out=out)
 
 

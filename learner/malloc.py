@@ -1,7 +1,7 @@
 """The C library's allocator, told to keep what a training step frees for the next one.
 
-Every step asks for the same hundreds of blocks of a megabyte and more. glibc gives blocks of that size back to the
-kernel at once, and the next step pays a page fault for every 4 KiB: a quarter of the time of QMIX's step.
+Every step asks for the same hundreds of blocks of a megabyte and more. glibc gives blocks of that size back
+to the kernel at once, and the next step pays a page fault for every 4 KiB.
 """
 
 import ctypes

@@ -2,9 +2,9 @@
 
 On the CPU torch's own packed GRU slices its input once per time step, and each slice's backward fills a
 gradient as large as the whole input: its cost grows with the square of the episode's length. Here the
-time loop has its own backward. What is parallel over time (the inputs' part of the gates, the gradients' factors,
-the weights' gradients) is done for a block of time steps at once, as large as the processor's cache, so that
-the large temporaries never reach the memory. On a GPU torch's fused kernel is used.
+time loop has its own backward. What is parallel over time (the inputs' part of the gates, the gradients'
+factors, the weights' gradients) is done for a block of time steps that fits the processor's cache. On a GPU
+torch's fused kernel is used.
 
     r = sigmoid(x_r + h W_hr), z = sigmoid(x_z + h W_hz), n = tanh(x_n + r m), m = h W_hn, h' = n + z (h - n)
 

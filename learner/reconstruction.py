@@ -1,8 +1,9 @@
 """The squared error of a linear layer's output, without that output.
 
-The widest tensors of the world model would be the reconstructed obs: as large as the batch itself, once each
-for the output, the difference, its square and two gradients. Here a block of rows is reconstructed, compared, and
-turned into what the backward pass needs (the gradients of its input and of the weights) while it is in the cache.
+The widest tensors of the world model would be the reconstructed obs: as large as the batch itself, once
+each for the output, the difference, its square and two gradients. Here a block of rows is reconstructed,
+compared, and turned into what the backward pass needs (the gradients of its input and of the weights) while
+it is in the cache.
 
 Shapes: any leading ones (R of them together), H hidden, F features.
 """

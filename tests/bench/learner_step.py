@@ -5,11 +5,9 @@ python -m tests.bench.learner_step --algorithm vdfd --map 3m --threads 2
 
 import argparse
 import json
-import resource
 import statistics
 import time
 
-import psutil
 import torch
 
 from common.codec import encode_episode
@@ -19,6 +17,7 @@ from learner.algorithms.registry import ALGORITHMS, build_algorithm
 from learner.batching import EpisodeBatch, decode_batch
 from learner.malloc import keep_freed_memory
 from learner.settings import LearnerSettings
+from tests.bench.peak_memory import PeakMemory
 from tests.episodes import make_episode
 
 BATCH = 32
@@ -59,22 +58,21 @@ def measure(algorithm_name: str, map_name: str, *, threads: int, repeats: int, d
     batch = full_batch(spec).to(place)
     settings = LearnerSettings(algorithm=algorithm_name)
     algorithm = build_algorithm(spec, AgentSettings(), settings, device=place, seed=0)
-    before = psutil.Process().memory_info().rss
-    times = []
-    for _ in range(repeats + 2):
+    for _ in range(2):
+        algorithm.train_step(batch)
+    memory, times = PeakMemory(), []
+    for _ in range(repeats):
         start = time.perf_counter()
         losses = algorithm.train_step(batch)
         float(losses["loss/total"])  # waits for a GPU
         times.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "algorithm": algorithm_name,
         "map": map_name,
         "threads": threads,
         "device": device,
-        "step_ms": round(1e3 * statistics.median(times[2:]), 2),
-        "step_mb": round((peak - before) / 2**20, 1),
-        "peak_mb": round(peak / 2**20, 1),
+        "step_ms": round(1e3 * statistics.median(times), 2),
+        "step_mb": round(memory.grown_mb(), 1),
     }
 
 

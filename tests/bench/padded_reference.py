@@ -6,16 +6,15 @@ The same mathematics and sizes as learner_step.py; whole sequences, no loop over
 import argparse
 import copy
 import json
-import resource
 import statistics
 import time
 
-import psutil
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from tests.bench.learner_step import BATCH, MAPS
+from tests.bench.peak_memory import PeakMemory
 
 
 class Agent(nn.Module):
@@ -92,13 +91,14 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     step = build(a.map)
-    before, times = psutil.Process().memory_info().rss, []
-    for _ in range(a.repeats + 2):
+    for _ in range(2):
+        step()
+    memory, times = PeakMemory(), []
+    for _ in range(a.repeats):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    row = {"step_ms": 1e3 * statistics.median(times[2:]), "step_mb": (peak - before) / 2**20}
+    row = {"step_ms": 1e3 * statistics.median(times), "step_mb": memory.grown_mb()}
     print(json.dumps({"map": a.map, **{name: round(value, 2) for name, value in row.items()}}))
 
 
