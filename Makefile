@@ -43,6 +43,21 @@ PYMARL2 ?=
 bench: install  ## Times learner steps against a padded reference, and EPYMARL=DIR and PYMARL2=DIR where given.
 	$(VENV_PYTHON) -m tests.bench.learners $(if $(EPYMARL),--epymarl $(EPYMARL)) $(if $(PYMARL2),--pymarl2 $(PYMARL2))
 
+# Its own environment: dm-reverb pins TensorFlow, and has no wheel for Python 3.12.
+REVERB_VENV := .venv-reverb
+REVERB_PYTHON ?= python3.11
+
+.PHONY: bench-replay
+bench-replay: install $(REVERB_VENV)/.installed  ## Runs the replay service beside DeepMind's Reverb and prints ratios (10 minutes).
+	$(VENV_PYTHON) -m tests.bench.replay_speed --reverb-python $(REVERB_VENV)/bin/python
+
+$(REVERB_VENV)/.installed: Makefile
+	@command -v $(REVERB_PYTHON) >/dev/null || { echo 'dm-reverb needs Python 3.9 to 3.11; name one by REVERB_PYTHON=...'; exit 1; }
+	@echo 'Installing dm-reverb into $(REVERB_VENV)...'
+	@$(REVERB_PYTHON) -m venv $(REVERB_VENV)
+	@$(REVERB_VENV)/bin/python $(PIP_INSTALL) 'dm-reverb[tensorflow]==0.14.0' psutil
+	@touch $@
+
 .PHONY: lint
 lint: install  ## Checks style.
 	$(VENV)/bin/ruff check .
@@ -159,5 +174,5 @@ alerts-check:  ## Tests the alerts with promtool, in Prometheus's image.
 
 .PHONY: clean
 clean:  ## Removes environments and caches; runs/ stays.
-	rm -rf $(VENV) $(PROTO_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(PROTO_VENV) $(REVERB_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,10 +9,10 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from common.codec import encode_episode, episode_to_proto
+from common.codec import encode_episode
 from common.labels import label
 from common.types import Episode
-from protos import replay_pb2 as pb
+from common.wire import insert_request
 
 GROUPS_IN_FLIGHT = 4
 """While so many groups are unacknowledged none is added, and what waits makes up a larger one."""
@@ -25,25 +25,22 @@ class Group:
 
     number: int
     """0, 1, 2, ... in the order in which they are sent."""
-    request: pb.InsertRequest
+    request: bytes
+    """An InsertRequest, serialised."""
+    seqs: list[int]
+    """The episodes' numbers."""
+    payload_bytes: int
+    """Size of the packed episodes."""
     queue_bytes: int
     """What its episodes count in the queue: the size of their unpacked tensors."""
-
-    @property
-    def seqs(self) -> list[int]:
-        """The episodes' numbers."""
-        return [episode.meta.seq for episode in self.request.episodes]
-
-    @property
-    def payload_bytes(self) -> int:
-        """Size of the packed episodes."""
-        return sum(len(episode.payload) for episode in self.request.episodes)
 
 
 class Outbox:
     """`changed` guards everything and is notified of every change; close() ends all waits."""
 
-    def __init__(self, *, table: str, max_episodes: int, max_bytes: int, group_bytes: int) -> None:
+    def __init__(
+        self, *, table: str, max_episodes: int, max_bytes: int, group_bytes: int, half: bool = False
+    ) -> None:
         self.changed = threading.Condition()
         self.held = 0
         """Episodes that are not acknowledged."""
@@ -51,7 +48,7 @@ class Outbox:
         self.pack_s = 0.0
         """Time spent packing, beside play."""
         self._max_episodes, self._max_bytes, self._group_bytes = max_episodes, max_bytes, group_bytes
-        self._table = table
+        self._table, self._half = table, half
         self._waiting: deque[Episode] = deque()
         self._groups: deque[Group] = deque()
         self._next_group = 0
@@ -81,10 +78,12 @@ class Outbox:
         while episodes := self._take_waiting():
             began = time.perf_counter()
             with label("encoding"):
-                encoded = [episode_to_proto(encode_episode(episode)) for episode in episodes]
+                encoded = [encode_episode(episode, half=self._half) for episode in episodes]
             group = Group(
                 number=self._next_group,
-                request=pb.InsertRequest(episodes=encoded, table=self._table),
+                request=insert_request(encoded, self._table),
+                seqs=[episode.meta.seq for episode in episodes],
+                payload_bytes=sum(len(episode.payload) for episode in encoded),
                 queue_bytes=sum(map(_size, episodes)),
             )
             with self.changed:

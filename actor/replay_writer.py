@@ -25,7 +25,6 @@ from common.lifecycle import StopSignal
 from common.settings import RpcSettings
 from common.types import Counters, Episode
 from protos import replay_pb2 as pb
-from protos.replay_pb2_grpc import ReplayStub
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,11 @@ class ReplayWriter:
     def __init__(
         self, channel: grpc.Channel, settings: ActorSettings, rpc_settings: RpcSettings, *, stop: StopSignal
     ) -> None:
-        self._stub = ReplayStub(channel)
+        self._insert = channel.stream_stream(
+            rpc.method("Insert"),
+            request_serializer=bytes,  # as it is: the outbox has serialised it
+            response_deserializer=pb.InsertResponse.FromString,
+        )
         self._rpc = rpc_settings
         self._stop = stop
         self._closing = threading.Event()
@@ -76,6 +79,7 @@ class ReplayWriter:
             max_episodes=settings.queue_episodes,
             max_bytes=settings.queue_bytes,
             group_bytes=min(GROUP_BYTES, rpc_settings.max_message_bytes // 2),
+            half=settings.encoding == "half",
         )
         self._changed = self._outbox.changed  # guards everything below too
         self._stored = self._duplicates = self._invalid = self._sent_bytes = self._streams = 0
@@ -212,14 +216,14 @@ class ReplayWriter:
 
     def _open(self, stream: _Stream) -> "grpc.CallIterator[pb.InsertResponse]":
         with self._changed:
-            call = self._stub.Insert(self._requests(stream), timeout=self._rpc.stream_timeout_s)
+            call = self._insert(self._requests(stream), timeout=self._rpc.stream_timeout_s)
             self._call = call
             self._streams += 1
             if self._closing.is_set():
                 cancel(call)
             return call
 
-    def _requests(self, stream: _Stream) -> Iterator[pb.InsertRequest]:
+    def _requests(self, stream: _Stream) -> Iterator[bytes]:
         """All groups that are not acknowledged, from the oldest on, then every new one."""
         while (group := self._next_group(after=stream.sent, stream=stream)) is not None:
             stream.sent = group.number

@@ -1,6 +1,6 @@
 """Settings of actors, evaluators and the environments that they wrap."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,9 @@ class ActorSettings(Settings):
     threads: PositiveInt = 1
     """CPU threads of the policy and of the simulator, each."""
     exploration: ExplorationSettings = ExplorationSettings()
+    encoding: Literal["lossless", "half"] = "lossless"
+    """half: obs and state travel as float16, in about half the bytes; off by 1/2048 of a value at most. An
+    environment with values beyond 65504 ends the actor."""
     queue_episodes: PositiveInt = 8
     """Finished episodes that wait for their acknowledgement; play pauses when they are so many."""
     queue_bytes: PositiveInt = 64 * 1024 * 1024

@@ -1,24 +1,15 @@
-"""The only code that turns data into bytes and back.
-
-An episode's payload holds, little-endian and in this order, without gaps:
-
-    obs            float32  [T+1, N, O]
-    state          float32  [T+1, S]
-    reward         float32  [T]
-    actions        uint8    [T, N]
-    avail_actions  bits     [T+1, N, A], C order, packed eight to a byte, first bit highest
-
-so its size follows from the spec and T alone, and a decoder never has to believe a length that
-came with the data. ENCODING_LZ4 is that buffer as one lz4 block without a size header.
+"""Data as messages, and back: the only code that knows both. An episode's tensors are packed by payload.py.
 
 Shapes: T steps, N agents, O obs, S state, A actions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import lz4.block
 import numpy as np
 
+from common import payload
+from common.payload import CodecError
 from common.types import (
     ActionArray,
     BoolArray,
@@ -33,21 +24,13 @@ from common.types import (
 )
 from protos import replay_pb2 as pb
 
+CHECKED_BYTES = 4 * 1024 * 1024
 SPEC_FIELDS = tuple(EnvSpec.__dataclass_fields__)
-RETURN_TOLERANCE = 1e-3
-
-
-class CodecError(ValueError):
-    """Data that cannot be what it says it is; the message begins with the field's name."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpisodeArrays:
-    """The tensors of a payload, as views into one buffer where they need no unpacking."""
+    """The tensors of a payload; see Episode."""
 
     obs: FloatArray
     state: FloatArray
@@ -56,83 +39,55 @@ class EpisodeArrays:
     avail_actions: BoolArray
 
 
-def payload_size(spec: EnvSpec, length: int) -> int:
-    """Bytes of an unpacked payload of `length` steps."""
-    slots = length + 1
-    floats = slots * spec.n_agents * spec.obs_size + slots * spec.state_size + length
-    avail_bits = slots * spec.n_agents * spec.n_actions
-    return 4 * floats + length * spec.n_agents + (avail_bits + 7) // 8
+def encode_episode(episode: Episode, *, half: bool = False) -> EncodedEpisode:
+    """Packs an episode's tensors without loss, or with obs and state rounded to half precision.
+
+    Half precision keeps a value within 1/2048 of itself, or 2**-25 if that is more. CodecError: a value is
+    beyond its range, 65504.
+    """
+    encoding = pb.ENCODING_DELTA_HALF if half else pb.ENCODING_DELTA
+    return EncodedEpisode(meta=episode.meta, encoding=encoding, payload=payload.pack(episode, half=half))
 
 
-def encode_episode(episode: Episode, *, encoding: int = pb.ENCODING_LZ4) -> EncodedEpisode:
-    """Packs an episode's tensors; lossless."""
-    raw = b"".join(
-        (
-            np.ascontiguousarray(episode.obs, dtype="<f4").tobytes(),
-            np.ascontiguousarray(episode.state, dtype="<f4").tobytes(),
-            np.ascontiguousarray(episode.reward, dtype="<f4").tobytes(),
-            np.ascontiguousarray(episode.actions, dtype=np.uint8).tobytes(),
-            np.packbits(episode.avail_actions).tobytes(),
-        )
-    )
-    payload = lz4.block.compress(raw, store_size=False) if encoding == pb.ENCODING_LZ4 else raw
-    return EncodedEpisode(meta=episode.meta, encoding=encoding, payload=payload)
-
-
-def decode_payload(encoded: EncodedEpisode, spec: EnvSpec) -> EpisodeArrays:
-    """Unpacks a payload. Raises CodecError unless it has exactly the size that spec and length give."""
-    length = encoded.meta.length
-    if not 1 <= length <= spec.episode_limit:
-        raise CodecError("length", f"{length} is not between 1 and the episode limit {spec.episode_limit}")
-    size = payload_size(spec, length)
-    raw = _unpack(encoded, size)
-    if len(raw) != size:
-        raise CodecError("payload", f"{len(raw)} bytes, but {length} steps of this environment take {size}")
-    slots, n = length + 1, spec.n_agents
-    floats = np.frombuffer(
-        raw, dtype="<f4", count=slots * n * spec.obs_size + slots * spec.state_size + length
-    )
-    obs, state, reward = np.split(floats, [slots * n * spec.obs_size, floats.size - length])
-    actions = np.frombuffer(raw, dtype=np.uint8, offset=floats.nbytes, count=length * n)
-    bits = np.frombuffer(raw, dtype=np.uint8, offset=floats.nbytes + actions.nbytes)
-    avail = np.unpackbits(bits, count=slots * n * spec.n_actions).view(np.bool_)
+def decode_episode(encoded: EncodedEpisode, spec: EnvSpec) -> EpisodeArrays:
+    """Unpacks one episode. Raises CodecError if its payload has not the size that spec and length give."""
+    part = payload.open_payload(encoded, spec)
+    rows = payload.unpack_rows(part, spec).astype(np.float32, copy=False)
+    slots, obs_words = len(rows), spec.n_agents * spec.obs_size
     return EpisodeArrays(
-        obs=obs.reshape(slots, n, spec.obs_size),
-        state=state.reshape(slots, spec.state_size),
-        reward=reward,
-        actions=actions.reshape(length, n),
-        avail_actions=avail.reshape(slots, n, spec.n_actions),
+        obs=rows[:, :obs_words].reshape(slots, spec.n_agents, spec.obs_size),
+        state=rows[:, obs_words:],
+        reward=part.reward,
+        actions=part.actions,
+        avail_actions=payload.unpack_avail_actions([part], spec),
     )
 
 
-def verify_episode(encoded: EncodedEpisode, spec: EnvSpec) -> None:
-    """Raises CodecError, naming the field, unless this environment can have played the episode."""
-    arrays = decode_payload(encoded, spec)
-    for name in ("obs", "state", "reward"):
-        if not np.isfinite(getattr(arrays, name)).all():
-            raise CodecError(name, "holds a value that is not finite")
-    if int(arrays.actions.max()) >= spec.n_actions:
-        raise CodecError("actions", f"{int(arrays.actions.max())} is not one of {spec.n_actions} actions")
-    if not arrays.avail_actions.any(axis=-1).all():
-        raise CodecError("avail_actions", "an agent has no available action")
-    chosen = np.take_along_axis(arrays.avail_actions[:-1], arrays.actions[..., None].astype(np.intp), axis=-1)
-    if not chosen.all():
-        raise CodecError("actions", "an action was chosen that is not available")
-    total, claimed = float(arrays.reward.sum(dtype=np.float64)), encoded.meta.episode_return
-    if not abs(total - claimed) <= RETURN_TOLERANCE * (1.0 + abs(total)):
-        raise CodecError("episode_return", f"{claimed} is not the sum of the rewards, {total}")
+def find_faults(episodes: Sequence[EncodedEpisode], spec: EnvSpec) -> list[CodecError | None]:
+    """Per episode, why this environment cannot have played it, if so.
+
+    As many as unpack to about CHECKED_BYTES are checked together, which is faster for small ones; only if
+    something is wrong are they checked one by one.
+    """
+    faults, begin = list[CodecError | None](), 0
+    while begin < len(episodes):
+        end, size = begin, 0
+        while end < len(episodes) and (end == begin or size <= CHECKED_BYTES):
+            size += payload.largest_block(spec, min(episodes[end].meta.length, spec.episode_limit))
+            end += 1
+        faults += _find_faults(episodes[begin:end], spec)
+        begin = end
+    return faults
 
 
-def _unpack(encoded: EncodedEpisode, size: int) -> bytes:
-    if encoded.encoding == pb.ENCODING_RAW:
-        return encoded.payload
-    if encoded.encoding != pb.ENCODING_LZ4:
-        raise CodecError("encoding", f"{encoded.encoding} is not an encoding this version knows")
-    try:  # a block that would grow past `size` fails here instead of filling the memory
-        unpacked: bytes = lz4.block.decompress(encoded.payload, uncompressed_size=size)
-    except lz4.block.LZ4BlockError as error:
-        raise CodecError("payload", f"is no lz4 block of {size} bytes ({error})") from error
-    return unpacked
+def _find_faults(episodes: Sequence[EncodedEpisode], spec: EnvSpec) -> list[CodecError | None]:
+    try:
+        payload.check(episodes, [payload.open_payload(encoded, spec) for encoded in episodes], spec)
+    except CodecError as error:
+        if len(episodes) == 1:
+            return [error]
+        return [fault for encoded in episodes for fault in _find_faults([encoded], spec)]
+    return [None] * len(episodes)
 
 
 def spec_to_proto(spec: EnvSpec) -> pb.EnvSpec:
@@ -148,19 +103,41 @@ def spec_from_proto(message: pb.EnvSpec) -> EnvSpec:
 META_FIELDS = tuple(EpisodeMeta.__dataclass_fields__)
 
 
-def episode_to_proto(encoded: EncodedEpisode) -> pb.Episode:
-    """EncodedEpisode as a message."""
-    meta = pb.EpisodeMeta(
+def meta_to_proto(encoded: EncodedEpisode) -> pb.EpisodeMeta:
+    """What is known of an episode as a message."""
+    return pb.EpisodeMeta(
         encoding=pb.Encoding.ValueType(encoded.encoding),
         **{name: getattr(encoded.meta, name) for name in META_FIELDS},
     )
-    return pb.Episode(meta=meta, payload=encoded.payload)
+
+
+def episode_to_proto(encoded: EncodedEpisode) -> pb.Episode:
+    """EncodedEpisode as a message."""
+    return pb.Episode(meta=meta_to_proto(encoded), payload=bytes(encoded.payload))
 
 
 def episode_from_proto(message: pb.Episode) -> EncodedEpisode:
-    """EncodedEpisode from a message, unchecked: verify_episode does that."""
-    meta = EpisodeMeta(**{name: getattr(message.meta, name) for name in META_FIELDS})
-    return EncodedEpisode(meta=meta, encoding=message.meta.encoding, payload=message.payload)
+    """EncodedEpisode from a message, unchecked: find_faults does that."""
+    return episode_of(message.meta, message.payload)
+
+
+def episode_of(meta: pb.EpisodeMeta, payload: bytes | memoryview) -> EncodedEpisode:
+    """EncodedEpisode from the two parts of a message, unchecked."""
+    return EncodedEpisode(
+        meta=EpisodeMeta(
+            session=meta.session,
+            seq=meta.seq,
+            actor=meta.actor,
+            seed=meta.seed,
+            weights_version=meta.weights_version,
+            length=meta.length,
+            episode_return=meta.episode_return,
+            won=meta.won,
+            terminated=meta.terminated,
+        ),
+        encoding=meta.encoding,
+        payload=payload,
+    )
 
 
 def counters_to_proto(counters: Counters) -> pb.Counters:

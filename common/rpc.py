@@ -9,6 +9,7 @@ import grpc.aio
 
 from common.settings import RpcSettings
 from common.tls import channel_credentials, server_credentials
+from protos import replay_pb2 as pb
 
 RETRYABLE = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
@@ -71,6 +72,11 @@ def bind(server: grpc.aio.Server, settings: RpcSettings) -> int:
     if credentials is None:
         return server.add_insecure_port(settings.address)
     return server.add_secure_port(settings.address, credentials)
+
+
+def method(name: str) -> str:
+    """The path of a method of the replay service, for callers that deal in bytes in place of messages."""
+    return f"/{pb.DESCRIPTOR.services_by_name['Replay'].full_name}/{name}"
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -77,7 +77,7 @@ class EncodedEpisode:
     meta: EpisodeMeta
     encoding: int
     """A value of Encoding in protos/replay.proto."""
-    payload: bytes
+    payload: bytes | memoryview
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

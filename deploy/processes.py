@@ -1,7 +1,8 @@
 """The replay service as a process of its own."""
 
-import asyncio
 from pathlib import Path
+
+import uvloop
 
 from common.lifecycle import StopSignal
 from deploy.run_dir import RunDir
@@ -13,7 +14,7 @@ def serve_replay(config: Config, run_dir: Path, stop: StopSignal) -> None:
     """Serves until it is asked to stop."""
     data_dir = RunDir(run_dir).redis
     data_dir.mkdir(parents=True, exist_ok=True)
-    asyncio.run(
+    uvloop.run(
         serve(
             config.replay,
             config.rpc,

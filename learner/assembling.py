@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from common.codec import episode_from_proto
+from google.protobuf.message import DecodeError
+
+from common.payload import CodecError
 from common.types import EncodedEpisode
+from common.wire import read_episode, take_episodes
 from protos import replay_pb2 as pb
 
 
@@ -28,14 +31,35 @@ class ReceivedBatch:
         return sum(len(episode.payload) for episode in self.episodes)
 
 
-def assemble_batches(responses: Iterable[pb.SampleResponse], batch_size: int) -> Iterator[ReceivedBatch]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchPart:
+    """A SampleResponse, with its episodes taken out of it."""
+
+    episodes: list[EncodedEpisode]
+    response: pb.SampleResponse
+
+
+def read_part(message: bytes) -> BatchPart:
+    """A serialised SampleResponse. Raises BadBatchError if it is none."""
+    try:
+        episodes, others = take_episodes(message, pb.SampleResponse.EPISODES_FIELD_NUMBER)
+        return BatchPart(
+            episodes=[read_episode(episode) for episode in episodes],
+            response=pb.SampleResponse.FromString(others),
+        )
+    except (CodecError, DecodeError) as error:
+        raise BadBatchError(f"a message that is no SampleResponse ({error})") from error
+
+
+def assemble_batches(parts: Iterable[BatchPart], batch_size: int) -> Iterator[ReceivedBatch]:
     """Batches, from a stream that may send one in several messages.
 
     Ends with the run. Raises ConnectionError when the stream ends before that, BadBatchError for a batch that
     is mixed up with another, has not `batch_size` episodes, or says how only some of them were drawn.
     """
     batch: ReceivedBatch | None = None
-    for response in responses:
+    for part in parts:
+        response = part.response
         if batch is not None and (response.batch != batch.number or response.end_of_run):
             raise BadBatchError(
                 f"number {batch.number} ends with {len(batch.episodes)} of {batch_size} episodes"
@@ -43,7 +67,7 @@ def assemble_batches(responses: Iterable[pb.SampleResponse], batch_size: int) ->
         if response.end_of_run:
             return
         batch = batch or ReceivedBatch(number=response.batch)
-        batch.episodes.extend(episode_from_proto(episode) for episode in response.episodes)
+        batch.episodes.extend(part.episodes)
         batch.indices.extend(response.indices)
         batch.importance.extend(response.importance)
         if response.end_of_batch:

@@ -14,20 +14,25 @@ A actions.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.codec import decode_payload
 from common.labels import labelled
+from common.payload import open_payload, raw_size, unpack_avail_actions, unpack_changes
 from common.types import EncodedEpisode, EnvSpec
 from learner.prioritised import Sampling
 
 IntArray = npt.NDArray[np.int64]
+AnyArray = npt.NDArray[Any]
+
+CHUNK_BYTES = 1024 * 1024
+"""Episodes are unpacked together up to this size: small ones cost a call each otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +125,64 @@ def decode_batch(
     layout = Layout.of(np.array([episode.meta.length for episode in episodes], dtype=np.int64))
     batch = _allocate(layout, spec, pin_memory=pin_memory)
     arrays = {name: tensor.numpy() for name, tensor in batch.tensors().items()}
-    for rank, position in enumerate(layout.order_B):
-        episode = episodes[position]
-        decoded = decode_payload(episode, spec)
-        length = episode.meta.length
-        rows = layout.row_starts_T[: length + 1] + rank
-        steps = layout.step_starts_T[:length] + rank
-        arrays["obs_RNO"][rows] = decoded.obs
-        arrays["state_RS"][rows] = decoded.state
-        arrays["avail_actions_RNA"][rows] = decoded.avail_actions
-        arrays["actions_PN"][steps] = decoded.actions
-        arrays["reward_P"][steps] = decoded.reward
-        arrays["terminated_P"][steps] = 0.0
-        arrays["terminated_P"][steps[-1]] = float(episode.meta.terminated)
+    ordered = [episodes[position] for position in layout.order_B]
+    for ranks in _chunks(ordered, spec):
+        _unpack_chunk(ordered, ranks, layout, spec, arrays)
     return batch
+
+
+def _chunks(ordered: Sequence[EncodedEpisode], spec: EnvSpec) -> Iterator[range]:
+    """Ranks that are unpacked together: of one encoding, and no more than stay in a core's cache."""
+    begin, size = 0, 0
+    for rank, episode in enumerate(ordered):
+        if rank > begin and (size >= CHUNK_BYTES or episode.encoding != ordered[begin].encoding):
+            yield range(begin, rank)
+            begin, size = rank, 0
+        size += raw_size(spec, episode.meta.length)
+    yield range(begin, len(ordered))
+
+
+def _unpack_chunk(
+    ordered: Sequence[EncodedEpisode],
+    ranks: range,
+    layout: Layout,
+    spec: EnvSpec,
+    arrays: dict[str, AnyArray],
+) -> None:
+    """Writes the rows and steps of these episodes: one episode after the other (E) is put time-major (R)."""
+    chunk = ordered[ranks.start : ranks.stop]
+    parts = [open_payload(episode, spec) for episode in chunk]
+    lengths = [episode.meta.length for episode in chunk]
+    rows_E = np.concatenate(
+        [layout.row_starts_T[: n + 1] + rank for n, rank in zip(lengths, ranks, strict=True)]
+    )
+    steps_E = np.concatenate(
+        [layout.step_starts_T[:n] + rank for n, rank in zip(lengths, ranks, strict=True)]
+    )
+    arrays["avail_actions_RNA"][rows_E] = unpack_avail_actions(parts, spec)
+    arrays["actions_PN"][steps_E] = np.concatenate([part.actions for part in parts])
+    arrays["reward_P"][steps_E] = np.concatenate([part.reward for part in parts])
+    arrays["terminated_P"][steps_E] = 0.0
+    ends = np.cumsum(lengths) - 1
+    arrays["terminated_P"][steps_E[ends]] = [episode.meta.terminated for episode in chunk]
+
+    changes, obs_words = unpack_changes(parts, spec), spec.n_agents * spec.obs_size
+    if len(chunk) > 1:
+        by_time = np.argsort(rows_E, kind="stable")
+        changes, rows_E = changes[by_time], rows_E[by_time]
+    rows_RW = _apply_changes(changes, Layout.of(np.array(lengths)))
+    arrays["obs_RNO"].reshape(layout.rows, obs_words)[rows_E] = rows_RW[:, :obs_words]
+    arrays["state_RS"][rows_E] = rows_RW[:, obs_words:]
+
+
+def _apply_changes(words_RW: AnyArray, layout: Layout) -> AnyArray:
+    """Rows of floats from rows that say which bits change from slot to slot; in place."""
+    before = words_RW[: layout.row_sizes_T[0]]
+    for start, size in zip(layout.row_starts_T[1:], layout.row_sizes_T[1:], strict=True):
+        now = words_RW[start : start + size]
+        np.bitwise_xor(now, before[:size], out=now)
+        before = now
+    return words_RW.view(f"<f{words_RW.itemsize}")
 
 
 def _allocate(layout: Layout, spec: EnvSpec, *, pin_memory: bool) -> EpisodeBatch:

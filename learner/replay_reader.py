@@ -23,16 +23,15 @@ import torch
 
 from common import rpc
 from common.background import Background, cancel, reason, retrying, worth_retrying
-from common.codec import CodecError
 from common.errors import FatalError
+from common.payload import CodecError
 from common.settings import RpcSettings
 from common.types import EnvSpec
-from learner.assembling import BadBatchError, ReceivedBatch, assemble_batches
+from learner.assembling import BadBatchError, BatchPart, ReceivedBatch, assemble_batches, read_part
 from learner.batching import EpisodeBatch, Layout, decode_batch
 from learner.data_waits import DataWaits
 from learner.prioritised import Sampling
 from protos import replay_pb2 as pb
-from protos.replay_pb2_grpc import ReplayStub
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,11 @@ class ReplayReader:
         table: str = "",
         pin_memory: bool = False,
     ) -> None:
-        self._stub = ReplayStub(channel)
+        self._sample = channel.stream_stream(
+            rpc.method("Sample"),
+            request_serializer=pb.SampleRequest.SerializeToString,
+            response_deserializer=bytes,  # as it is: read_part takes it apart
+        )
         self._settings = settings
         self._spec = spec
         self._batch_size = batch_size
@@ -181,7 +184,7 @@ class ReplayReader:
             with self._changed:
                 self._waits.held(False)
 
-    def _open(self) -> "grpc.CallIterator[pb.SampleResponse]":
+    def _open(self) -> "grpc.CallIterator[bytes]":
         with self._changed:
             opening = pb.SampleOpen(
                 batch_size=self._batch_size, consumed_batches=self._trained, table=self._table
@@ -189,17 +192,18 @@ class ReplayReader:
             self._requests = queue.SimpleQueue()
             self._requests.put(pb.SampleRequest(open=opening, credits=self._window))
             timeout = self._settings.stream_timeout_s
-            self._call = call = self._stub.Sample(iter(self._requests.get, None), timeout=timeout)
+            self._call = call = self._sample(iter(self._requests.get, None), timeout=timeout)
             self._streams += 1
             if self._closing.is_set():
                 cancel(call)
             return call
 
-    def _heed_limiter(self, responses: Iterable[pb.SampleResponse]) -> Iterator[pb.SampleResponse]:
+    def _heed_limiter(self, messages: Iterable[bytes]) -> Iterator[BatchPart]:
         """Those with episodes; the others say what the rate limiter does."""
-        for response in responses:
+        for part in map(read_part, messages):
+            response = part.response
             if response.limiter == pb.LIMITER_UNSPECIFIED:
-                yield response
+                yield part
                 continue
             with self._changed:
                 self._waits.held(response.limiter == pb.LIMITER_HOLDS)

@@ -24,7 +24,7 @@ General rules
    service has. A table has its own window, counters, rate limiter and learner;
    the run's steps, weights and evaluations are common to all.
  * No message holds pickled data. Tensors travel in the layout of
-   common/codec.py, weights as safetensors.
+   common/payload.py, weights as safetensors.
 """
 
 import builtins
@@ -50,19 +50,19 @@ class _Encoding:
 class _EncodingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Encoding.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     ENCODING_UNSPECIFIED: _Encoding.ValueType  # 0
-    ENCODING_RAW: _Encoding.ValueType  # 1
-    """little-endian, as laid out"""
-    ENCODING_LZ4: _Encoding.ValueType  # 2
-    """the same bytes as one lz4 block, lossless"""
+    ENCODING_DELTA: _Encoding.ValueType  # 3
+    """what changes from slot to slot, lossless"""
+    ENCODING_DELTA_HALF: _Encoding.ValueType  # 4
+    """the same with obs and state as float16"""
 
 class Encoding(_Encoding, metaclass=_EncodingEnumTypeWrapper):
-    """How an episode's tensors are packed; common/codec.py has the layout."""
+    """How an episode's tensors are packed; common/payload.py has the layout."""
 
 ENCODING_UNSPECIFIED: Encoding.ValueType  # 0
-ENCODING_RAW: Encoding.ValueType  # 1
-"""little-endian, as laid out"""
-ENCODING_LZ4: Encoding.ValueType  # 2
-"""the same bytes as one lz4 block, lossless"""
+ENCODING_DELTA: Encoding.ValueType  # 3
+"""what changes from slot to slot, lossless"""
+ENCODING_DELTA_HALF: Encoding.ValueType  # 4
+"""the same with obs and state as float16"""
 Global___Encoding: typing_extensions.TypeAlias = Encoding
 
 class _InsertOutcome:

@@ -24,7 +24,7 @@ General rules
    service has. A table has its own window, counters, rate limiter and learner;
    the run's steps, weights and evaluations are common to all.
  * No message holds pickled data. Tensors travel in the layout of
-   common/codec.py, weights as safetensors.
+   common/payload.py, weights as safetensors.
 """
 
 import abc

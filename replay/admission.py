@@ -5,10 +5,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from common import codec
-from common.types import EnvSpec, Evaluation, Weights
+from common.payload import CodecError, largest_block
+from common.types import EncodedEpisode, EnvSpec, Evaluation, Weights
+from common.wire import read_episode, take_episodes
 from protos import replay_pb2 as pb
 from replay.errors import InvalidRequestError
+from replay.settings import DEFAULT_TABLE
 from replay.storage import NewEpisode
 
 SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -29,15 +34,33 @@ class Rejection:
     message: str
 
 
-def admit(
-    episodes: Sequence[pb.Episode], spec: EnvSpec, max_episode_bytes: int
-) -> list[NewEpisode | Rejection]:
-    """Checks every episode of a group by itself. Raises InvalidRequestError for a group that is too long."""
+def read_group(request: bytes) -> tuple[str, list[memoryview]]:
+    """The table that an InsertRequest names and its Episode messages, where they lie in it.
+
+    Raises InvalidRequestError if it is no such message, or if it has too many.
+    """
+    try:
+        episodes, others = take_episodes(request, pb.InsertRequest.EPISODES_FIELD_NUMBER)
+        table = pb.InsertRequest.FromString(others).table
+    except (CodecError, DecodeError) as error:
+        raise InvalidRequestError(f"request: is no InsertRequest ({error})") from error
     if len(episodes) > MAX_GROUP_EPISODES:
         raise InvalidRequestError(
             f"episodes: a group has at most {MAX_GROUP_EPISODES} episodes, not {len(episodes)}"
         )
-    return [_admit_one(episode, spec, max_episode_bytes) for episode in episodes]
+    return table or DEFAULT_TABLE, episodes
+
+
+def admit(
+    messages: Sequence[memoryview], spec: EnvSpec, max_episode_bytes: int
+) -> list[NewEpisode | Rejection]:
+    """Checks every Episode message of a group."""
+    read = [_read(message, max_episode_bytes) for message in messages]
+    faults = iter(codec.find_faults([item for item in read if isinstance(item, EncodedEpisode)], spec))
+    return [
+        item if isinstance(item, Rejection) else _admitted(item, message, next(faults))
+        for item, message in zip(read, messages, strict=True)
+    ]
 
 
 def checked_spec(message: pb.EnvSpec, max_episode_bytes: int) -> EnvSpec:
@@ -49,7 +72,7 @@ def checked_spec(message: pb.EnvSpec, max_episode_bytes: int) -> EnvSpec:
     for name in ("env", "map"):
         if not 1 <= len(getattr(spec, name)) <= MAX_NAME_CHARACTERS:
             raise InvalidRequestError(f"{name}: is not 1 to {MAX_NAME_CHARACTERS} characters")
-    size = codec.payload_size(spec, spec.episode_limit)
+    size = largest_block(spec, spec.episode_limit)
     if size > max_episode_bytes:
         raise InvalidRequestError(
             f"episode_limit: an episode that long has {size} bytes, more than {max_episode_bytes}"
@@ -110,17 +133,29 @@ def _check_session(field: str, session: str) -> None:
         raise InvalidRequestError(f"{field}: is not 1 to 64 characters of [A-Za-z0-9_.-]")
 
 
-def _admit_one(message: pb.Episode, spec: EnvSpec, max_episode_bytes: int) -> NewEpisode | Rejection:
-    encoded = codec.episode_from_proto(message)
+def _read(message: memoryview, max_episode_bytes: int) -> EncodedEpisode | Rejection:
+    """The episode, its payload not opened yet."""
     try:
-        _check_session("session", encoded.meta.session)
-        if encoded.meta.seq < 1:
+        episode = read_episode(message)
+    except CodecError as error:
+        return Rejection(seq=0, message=str(error))
+    meta = episode.meta
+    try:
+        _check_session("session", meta.session)
+        if meta.seq < 1:
             raise InvalidRequestError("seq: begins at 1")
-        if not 1 <= len(encoded.meta.actor) <= MAX_NAME_CHARACTERS:
+        if not 1 <= len(meta.actor) <= MAX_NAME_CHARACTERS:
             raise InvalidRequestError(f"actor: is not 1 to {MAX_NAME_CHARACTERS} characters")
-        if len(encoded.payload) > max_episode_bytes:
-            raise InvalidRequestError(f"payload: {len(encoded.payload)} bytes, more than {max_episode_bytes}")
-        codec.verify_episode(encoded, spec)
-    except (InvalidRequestError, codec.CodecError) as error:
-        return Rejection(seq=encoded.meta.seq, message=str(error))
-    return NewEpisode(meta=encoded.meta, blob=message.SerializeToString())
+        if len(episode.payload) > max_episode_bytes:
+            raise InvalidRequestError(f"payload: {len(episode.payload)} bytes, more than {max_episode_bytes}")
+    except InvalidRequestError as error:
+        return Rejection(seq=meta.seq, message=str(error))
+    return episode
+
+
+def _admitted(
+    episode: EncodedEpisode, message: memoryview, fault: CodecError | None
+) -> NewEpisode | Rejection:
+    if fault is not None:
+        return Rejection(seq=episode.meta.seq, message=str(fault))
+    return NewEpisode(meta=episode.meta, blob=bytes(message))

@@ -3,14 +3,13 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from common.types import Counters, EnvSpec
-from protos import replay_pb2 as pb
-from replay.admission import Rejection, admit
+from replay.admission import Rejection, admit, read_group
 from replay.cache import EpisodeCache
 from replay.changes import Topic
 from replay.read_ahead import read_ahead
@@ -58,21 +57,21 @@ class Inserter:
 
     async def insert_all(
         self,
-        groups: AsyncIterator[tuple[str, Sequence[pb.Episode]]],
+        requests: AsyncIterator[bytes],
         spec: EnvSpec,
         *,
         imported: bool = False,
     ) -> AsyncGenerator[Inserted, None]:
-        """Answers every group for a table, in order, when the storage holds it. `imported`: see Group."""
+        """Answers every InsertRequest, in order, when the storage holds it. `imported`: see Group."""
         loop = asyncio.get_running_loop()
 
-        async def check(group: tuple[str, Sequence[pb.Episode]]) -> _Checked:
-            table, episodes = self._storage.table(group[0]).rules.name, group[1]
-            bound = self._max_episode_bytes
+        async def check(request: bytes) -> _Checked:
+            name, episodes = read_group(request)
+            table, bound = self._storage.table(name).rules.name, self._max_episode_bytes
             admitted = await loop.run_in_executor(self._executor, admit, episodes, spec, bound)
             return _Checked(table=table, episodes=admitted)
 
-        async with aclosing(read_ahead(groups, check, CHECKED_AHEAD, self._storage.changes)) as checked:
+        async with aclosing(read_ahead(requests, check, CHECKED_AHEAD, self._storage.changes)) as checked:
             async for group in checked:
                 yield await self._insert(group, imported=imported)
 

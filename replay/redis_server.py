@@ -67,9 +67,10 @@ class RedisServer:
 
 
 @contextlib.asynccontextmanager
-async def redis_server(data_dir: Path) -> AsyncIterator[RedisServer]:
+async def redis_server(data_dir: Path, *, appendfsync: str = "no") -> AsyncIterator[RedisServer]:
     """A server with its data in `data_dir`, which it alone may use. It may still be loading them.
 
+    `appendfsync` is Redis's option of that name.
     Raises FatalError if there is no server program or another service uses the directory.
     """
     program = find_program()
@@ -78,7 +79,7 @@ async def redis_server(data_dir: Path) -> AsyncIterator[RedisServer]:
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             socket = _socket_path(data_dir, stack)
-            process = await _spawn(program, data_dir, socket, await _lock(data_dir))
+            process = await _spawn(program, data_dir, socket, await _lock(data_dir), appendfsync)
         except OSError as error:
             raise FatalError(f"Cannot start {program} with its data in {data_dir}: {error}.") from error
         server = RedisServer(process, socket, data_dir / "redis.log")
@@ -135,7 +136,9 @@ async def _lock(data_dir: Path) -> int:
     return file
 
 
-async def _spawn(program: str, data_dir: Path, socket: Path, lock: int) -> asyncio.subprocess.Process:
+async def _spawn(
+    program: str, data_dir: Path, socket: Path, lock: int, appendfsync: str
+) -> asyncio.subprocess.Process:
     options = {
         "port": "0",  # no TCP
         "unixsocket": str(socket),
@@ -145,9 +148,11 @@ async def _spawn(program: str, data_dir: Path, socket: Path, lock: int) -> async
         "daemonize": "no",
         "save": "",  # the append-only file is enough
         "appendonly": "yes",
-        # Written before each answer, flushed by the kernel within 30 s. With "everysec" Redis answers before
-        # it writes while a flush is slow, and then loses up to 2 s of answered commands if it is killed.
-        "appendfsync": "no",
+        # "no": written before each answer, flushed by the kernel within 30 s. With "everysec" Redis answers
+        # before it writes while a flush is slow, and loses up to 2 s of answered commands if it is killed.
+        "appendfsync": appendfsync,
+        # Redis's own 64 MB would have it rewrite the file again and again under fast actors.
+        "auto-aof-rewrite-min-size": "1gb",
         "maxmemory-policy": "noeviction",
     }
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -127,7 +127,7 @@ async def _storage(
         async with _redis_storage(settings.redis_url, settings, rules, never, ended) as storage:
             yield storage, never
     else:
-        async with redis_server(data_dir) as server:
+        async with redis_server(data_dir, appendfsync=settings.redis_appendfsync) as server:
             lost = asyncio.ensure_future(server.died())
             try:
                 async with _redis_storage(server.url, settings, rules, lost, ended) as storage:

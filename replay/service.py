@@ -68,30 +68,29 @@ class ReplayService(pb_grpc.ReplayServicer):
             spec, status = await self._storage.spec(), await self._storage.status()
         return status_response(spec, status, self._recorder.stats())
 
-    async def Insert(
-        self, requests: AsyncIterator[pb.InsertRequest], context: Context
+    async def Insert(  # type: ignore[override] # bytes in place of messages
+        self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.InsertResponse]:
-        """See the protocol."""
+        """See the protocol. Takes serialised InsertRequest messages; `add_to_server` says so to gRPC."""
         async with _statuses(context):
             async for response in self._insert(requests, imported=False):
                 yield response
 
-    async def Import(
-        self, requests: AsyncIterator[pb.InsertRequest], context: Context
+    async def Import(  # type: ignore[override] # bytes in place of messages
+        self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.InsertResponse]:
-        """See the protocol."""
+        """See the protocol. Takes serialised messages, as Insert does."""
         async with _statuses(context):
             async for response in self._insert(requests, imported=True):
                 yield response
 
     async def _insert(
-        self, requests: AsyncIterator[pb.InsertRequest], *, imported: bool
+        self, requests: AsyncIterator[bytes], *, imported: bool
     ) -> AsyncIterator[pb.InsertResponse]:
         spec = await self._storage.spec()
         if spec is None:
             raise StateConflictError("no spec is registered; call RegisterSpec first")
-        groups = ((table_name(request.table), request.episodes) async for request in requests)
-        async with aclosing(self._inserter.insert_all(groups, spec, imported=imported)) as answers:
+        async with aclosing(self._inserter.insert_all(requests, spec, imported=imported)) as answers:
             async for inserted in answers:
                 yield insert_response(inserted)
 
@@ -206,15 +205,19 @@ class ReplayService(pb_grpc.ReplayServicer):
 
 
 def add_to_server(service: ReplayService, server: grpc.aio.Server) -> None:
-    """Registers the service, with Sample's responses going out as the bytes they are."""
-    sample = grpc.stream_stream_rpc_method_handler(
-        service.Sample, request_deserializer=pb.SampleRequest.FromString, response_serializer=None
-    )
+    """Registers the service, with messages that carry episodes coming and going as the bytes they are."""
+    stream = grpc.stream_stream_rpc_method_handler
+    answer = pb.InsertResponse.SerializeToString
+    handlers = {
+        "Insert": stream(service.Insert, request_deserializer=None, response_serializer=answer),
+        "Import": stream(service.Import, request_deserializer=None, response_serializer=answer),
+        "Sample": stream(service.Sample, request_deserializer=pb.SampleRequest.FromString),
+    }
     name = pb.DESCRIPTOR.services_by_name["Replay"].full_name
     # Older gRPC takes the first handler that knows a method, newer the one registered last for it.
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Sample": sample}),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
     pb_grpc.add_ReplayServicer_to_server(service, server)
-    server.add_registered_method_handlers(name, {"Sample": sample})  # type: ignore[attr-defined] # not in the stubs
+    server.add_registered_method_handlers(name, handlers)  # type: ignore[attr-defined] # not in the stubs
 
 
 @asynccontextmanager

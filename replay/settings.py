@@ -70,6 +70,9 @@ class ReplaySettings(Settings):
     redis_password_file: str = ""
     """File with the password of the user in redis_url. Certificates are named in the address itself:
     rediss://user@host:6379?ssl_ca_certs=...&ssl_certfile=...&ssl_keyfile=..."""
+    redis_appendfsync: Literal["no", "everysec", "always"] = "no"
+    """When a Redis that the service starts itself has the disk sync its append-only file: when the kernel
+    likes, every second, or before every answer. docs/operations.md says what each can lose."""
     tokens_file: str = ""
     """Who may do what: a line "ROLE SHA256-OF-TOKEN" per token; roles: actor, evaluator, learner, observer,
     operator. Empty: whoever can connect may do all."""

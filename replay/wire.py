@@ -1,7 +1,5 @@
-"""Sample responses, put together from stored Episode messages without decoding them.
+"""Sample responses, put together from stored Episode messages without decoding them; see common/wire.py.
 
-A protobuf message is the concatenation of its fields, so an Episode that is stored serialised becomes a field
-by writing its tag and length before it: one copy, where parsing and serialising it again would take five.
 What is known of an episode stands at its beginning, and can be read without the rest.
 """
 
@@ -9,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from common import codec
 from common.types import EpisodeMeta
+from common.wire import delimited, read_varint
 from protos import replay_pb2 as pb
 from replay.table import Draws
 
@@ -20,7 +19,6 @@ META_BYTES = 512
 
 _LENGTH_DELIMITED = 2
 _META_TAG = pb.Episode.META_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
-_EPISODE_TAG = bytes([pb.SampleResponse.EPISODES_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 
 
 def batch_responses(batch: int, blobs: Sequence[bytes], draws: Draws | None = None) -> Iterator[bytes]:
@@ -34,7 +32,7 @@ def batch_responses(batch: int, blobs: Sequence[bytes], draws: Draws | None = No
         if size >= CHUNK_BYTES:
             yield b"".join(parts)
             parts, size = [head], 0
-        parts += (_EPISODE_TAG, _varint(len(blob)), blob)
+        parts += (delimited(pb.SampleResponse.EPISODES_FIELD_NUMBER, len(blob)), blob)
         if draws is not None and draws.importance:
             parts.append(_drawn(draws.indices[place], draws.importance[place]))
         size += len(blob)
@@ -55,31 +53,12 @@ def limiter(*, holds: bool) -> bytes:
 
 def episode_meta(head: bytes) -> EpisodeMeta:
     """The meta of an Episode message, from its first META_BYTES bytes."""
-    tag, at = _read_varint(head, 0)
-    size, at = _read_varint(head, at)
+    tag, at = read_varint(head, 0)
+    size, at = read_varint(head, at)
     if tag != _META_TAG or at + size > len(head):
         raise ValueError("not the beginning of an Episode message")
-    meta = pb.EpisodeMeta.FromString(head[at : at + size])
-    return codec.episode_from_proto(pb.Episode(meta=meta)).meta
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        number |= (data[at] & 0x7F) << shift
-        if data[at] <= 0x7F:
-            return number, at + 1
-        at, shift = at + 1, shift + 7
+    return codec.episode_of(pb.EpisodeMeta.FromString(head[at : at + size]), b"").meta
 
 
 def _drawn(index: int, importance: float) -> bytes:
     return pb.SampleResponse(indices=[index], importance=[importance]).SerializeToString()
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

@@ -1,5 +1,7 @@
 """A packed batch holds exactly the steps of its episodes, in PackedSequence's order."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +58,20 @@ def test_steps_know_their_row_and_the_one_after(batch):
     assert (batch.last_actions()[:first] == -1).all()
     torch.testing.assert_close(batch.last_actions()[first:], batch.actions_PN)
     torch.testing.assert_close(times[first:], times[batch.step_rows_P] + 1)
+
+
+def test_encodings_may_be_mixed_and_chunks_do_not_show(episodes, batch, monkeypatch):
+    """Obs and state of every second episode are numbers that half precision holds exactly."""
+    coarse = [
+        dataclasses.replace(e, obs=e.obs.astype("f2").astype("f4"), state=e.state.astype("f2").astype("f4"))
+        for e in episodes
+    ]
+    expected = decode_batch([encode_episode(e) for e in coarse], SPEC)
+    mixed = [encode_episode(e, half=number % 2 == 0) for number, e in enumerate(coarse)]
+    monkeypatch.setattr("learner.batching.CHUNK_BYTES", 3000)
+    for got, wanted in (
+        (decode_batch(mixed, SPEC), expected),
+        (decode_batch([encode_episode(e) for e in episodes], SPEC), batch),
+    ):
+        for name, tensor in wanted.tensors().items():
+            assert torch.equal(got.tensors()[name], tensor), name
