@@ -139,7 +139,8 @@ def _play(
         newest = link.weights.newest
         if newest is not policy.weights and newest.version > 0:
             policy.load(newest)
-        epsilon = epsilon_at(settings.exploration, link.counters.env_steps)
+        counters = link.counters
+        epsilon = epsilon_at(settings.exploration, counters.env_steps)
         for finished in rollout.step(epsilon=epsilon):
             play_log.add(finished.episode)
             if not link.writer.put(finished.episode):
@@ -147,7 +148,7 @@ def _play(
             if settings.lockstep:
                 link.wait_for_learner(batch_size)
         play_log.write_if_due(
-            link.counters,
+            counters,
             version=policy.weights.version,
             epsilon=epsilon,
             held=link.writer.stats().held,
