@@ -11,7 +11,8 @@ number=0
 for file in "$here"/dashboards/*.json; do
   number=$((number + 1))
   { echo "import type {Dashboard} from '@grafana/schema';"
-    printf 'export const dashboard = '; cat "$file"; echo 'satisfies Partial<Dashboard>;'; } > "dashboard$number.ts"
+    # In brackets: `satisfies` may not begin a line.
+    echo 'export const dashboard = ('; cat "$file"; echo ') satisfies Partial<Dashboard>;'; } > "dashboard$number.ts"
 done
 npx tsc --noEmit --skipLibCheck --strict --moduleResolution bundler --module esnext --target es2022 ./*.ts
 echo "$number dashboards are what Grafana's types say."

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what the SMAC path needs in Python: install_python.sh PYTHON PYTHON_WITH_GRPC_TOOLS
 #
-# SMAC_SOURCE may be a checkout of github.com/oxwhirl/smac; else the pinned commit is downloaded. smac is not on PyPI:
-# `pip install smac` gives another project, which this replaces. smac and pysc2 ask for a protobuf of 2020 and
-# for packages that only pysc2's graphical tools use, so both come without what they ask for.
+# SMAC_SOURCE may be a checkout of github.com/oxwhirl/smac or the address of an archive of it; else the pinned commit
+# is downloaded. smac is not on PyPI: `pip install smac` gives another project, which this replaces. smac and pysc2
+# ask for a protobuf of 2020 and for packages that only pysc2's graphical tools use, so both come without what
+# they ask for.
 set -euo pipefail
 python=$1 compiler=$2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +15,7 @@ install --editable "$here/../..[sc2]"
 install --no-deps "$PYSC2" "$S2CLIENTPROTOCOL"
 install --no-deps --force-reinstall "${SMAC_SOURCE:-$SMAC_ARCHIVE}" || {
   echo "smac could not be installed from ${SMAC_SOURCE:-$SMAC_ARCHIVE}: without access to it," \
-    "give a checkout of it by SMAC_SOURCE=/path." >&2
+    "give a checkout of it, or the address of an archive, by SMAC_SOURCE." >&2
   exit 1
 }
 "$python" "$here/rebuild_s2clientprotocol.py" "$compiler"
