@@ -19,12 +19,10 @@ from pathlib import Path
 
 import psutil
 
-import replay.server
 from actor.sc2_folder import PREFIX
 from actor.smac import MAPS
 from common.codec import decode_episode, episode_from_proto, spec_from_proto
 from protos import replay_pb2 as pb
-from replay.memory_storage import MemoryStorage
 from tests import sc2_standin
 from tests.actor.service import replay_service
 
@@ -32,6 +30,7 @@ MARINES, HEALTH = 3, 45.0
 WIN, KILL, SCALE = 200.0, 10.0, 20.0
 FULL = MARINES * (HEALTH + KILL) + WIN
 MAP = "3m"
+READ_TIMEOUT_S = 120.0
 CALM, FAULTY = "calm", "faulty"
 FAILED = re.compile(r"client failed and is replaced: (.*)")
 
@@ -46,11 +45,11 @@ def main():
         game = sc2_standin.install(Path(folder, "game"))
         temporary = Path(folder, "temporary")
         temporary.mkdir()
-        episodes, blobs, spec = play(options, game, temporary)
+        episodes, stored, spec = play(options, game, temporary)
         logs = "".join(log.read_text() for log in temporary.glob(f"{FAULTY}-*.log"))
         failures = [found.split(": ", 1)[-1] for found in FAILED.findall(logs)]
         others = sum("replaced" in log.read_text() for log in temporary.glob(f"{CALM}-*.log"))
-        bad = [complaint for blob in blobs if (complaint := check(blob, spec))]
+        bad = [complaint for episode in stored if (complaint := check(episode, spec))]
         print(
             f"episodes: {episodes}; throughput with faults / without: {episodes[FAULTY] / episodes[CALM]:.3f}"
         )
@@ -58,20 +57,12 @@ def main():
             f"failed clients: {len(failures)}, { ({what: failures.count(what) for what in set(failures)}) }"
         )
         print(f"calm actors with a failed client: {others}")
-        print(f"stored episodes checked: {len(blobs)}, bad: {len(bad)} {bad[:3]}")
+        print(f"stored episodes checked: {len(stored)}, bad: {len(bad)} {bad[:3]}")
         print(f"left behind after kill -9 of all actors: {left_behind(game, temporary)}")
 
 
 def play(options, game, temporary):
     """Stored episodes of each group in its time, all stored episodes, and their sizes."""
-    storages = []
-
-    class Kept(MemoryStorage):
-        def __init__(self, rules):
-            super().__init__(rules)
-            storages.append(self)
-
-    replay.server.MemoryStorage = Kept
     environment = {**os.environ, "SC2PATH": str(game), "TMPDIR": str(temporary)}
     faulty = {**environment, "SC2_STANDIN_RANDOM_FAULTS": str(options.fault_rate)}
     with replay_service(window_episodes=10**6, window_bytes=2**33) as service:
@@ -80,9 +71,16 @@ def play(options, game, temporary):
             for group, variables in ((CALM, environment), (FAULTY, faulty))
         }
         status = service.status()
-        blobs = list(storages[0]._blobs.values())
+        stored = list(read_window(service))
     assert status.rejected == 0
-    return episodes, blobs, spec_from_proto(status.spec)
+    return episodes, stored, spec_from_proto(status.spec)
+
+
+def read_window(service):
+    """All stored episodes."""
+    for response in service.stub.ReadWindow(pb.ReadWindowRequest(), timeout=READ_TIMEOUT_S):
+        for stored in response.episodes:
+            yield episode_from_proto(stored.episode)
 
 
 def play_group(service, group, variables, options, temporary):
@@ -116,9 +114,8 @@ def start_actor(address, log, environment):
         return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
 
-def check(blob, spec):
+def check(encoded, spec):
     """What is wrong with a stored episode; nothing if nothing is."""
-    encoded = episode_from_proto(pb.Episode.FromString(blob))
     meta, arrays = encoded.meta, decode_episode(encoded, spec)
     allies_TN = arrays.state[:, : MARINES * 4].reshape(-1, MARINES, 4)[..., 0]
     enemies_TN = arrays.state[:, MARINES * 4 : MARINES * 7].reshape(-1, MARINES, 3)[..., 0]
