@@ -17,6 +17,10 @@ DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
 MAKE_VARIABLES = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env").read_text(), re.MULTILINE))
 
 
+def normal(package):
+    return package.lower().replace("_", "-")
+
+
 def filled_in(value):
     """A value of the file as compose reads it when nothing is set."""
     while (plain := re.sub(r"\$\{[A-Z_]+(?::?-([^${}]*))?\}", r"\1", str(value))) != str(value):
@@ -50,6 +54,13 @@ def test_parts_see_no_other_part_s_secrets():
             assert all(":ro" in volume for volume in service.get("volumes", ()) if "secrets-" in volume)
     made = {volume.split(":")[0] for volume in SERVICES["secrets"]["volumes"]}
     assert made == {volume for volume in COMPOSE["volumes"] if volume.startswith("secrets-")}
+
+
+def test_what_makes_the_secrets_may_write_every_one_of_its_volumes():
+    """A volume takes its owner from the image's folder; one that is not there would be root's."""
+    folders = re.search(r"for part in ([a-z ]+); do", DOCKERFILE)[1].split()
+    mounted = [volume.split(":")[1] for volume in SERVICES["secrets"]["volumes"]]
+    assert sorted(mounted) == sorted(f"/made/{folder}" for folder in folders)
 
 
 def test_nothing_secret_stands_in_the_files():
@@ -120,3 +131,8 @@ def test_versions_of_images_are_pinned():
         assert ":" in image and not image.endswith(":latest")
     pinned = (ROOT / "deploy/docker/constraints.txt").read_text().splitlines()[1:]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pinned)
+    names = {normal(line.split("==")[0]) for line in pinned}
+    for requirement in requirements(ROOT / "pyproject.toml", ["replay", "policy", "smax", "learner"]):
+        name, extras = re.fullmatch(r"([\w.-]+)(?:\[(.*)\])?[^\[]*", requirement).groups()
+        # The one extra that is asked for is called like the package that it brings.
+        assert {normal(name)} | {normal(extra) for extra in (extras or "").split(",") if extra} <= names
