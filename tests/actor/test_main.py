@@ -4,15 +4,18 @@ import dataclasses
 import threading
 
 import pytest
+import torch
 
 from actor import main
 from actor.main import run_actor
 from actor.settings import ActorSettings, EnvSettings, ExplorationSettings
 from common.agent import AgentNetwork, pack_weights
+from common.codec import decode_episode, episode_from_proto
 from common.errors import BadInputError, FatalError
 from common.lifecycle import StopSignal
 from common.settings import AgentSettings, RpcSettings
-from tests.actor.service import LockstepLearner, replay_service, unused_address
+from protos import replay_pb2 as pb
+from tests.actor.service import TIMEOUT_S, LockstepLearner, replay_service, unused_address
 from tests.actor.toy_environment import Toy, ToyEnvironment
 
 AGENT = AgentSettings(hidden_size=8)
@@ -72,6 +75,34 @@ def test_an_actor_that_joins_late_never_plays_untrained_weights():
         stop.set()
         thread.join()
     assert status.weights_lag == 0
+
+
+def test_an_actor_that_joins_late_explores_as_the_steps_of_the_run_say():
+    """Epsilon belongs to the run: with more actors, or restarted ones, it must not begin anew."""
+    network = AgentNetwork(SPEC, AGENT)
+    network.head.weight.data.zero_()
+    network.head.bias.data = torch.arange(
+        SPEC.n_actions, dtype=torch.float32
+    )  # the greedy policy: the last one
+    exploration = ExplorationSettings(epsilon_finish=0.0, epsilon_anneal_steps=100)
+    with replay_service() as service:
+        service.register(SPEC)
+        service.publish(pack_weights(network, session="learner", version=1))
+        for name in ("early", "late"):
+            stop, begun = StopSignal(), service.status().counters
+            thread = acting(service.settings, stop=stop, name=name, exploration=exploration)
+            service.until(lambda status, begun=begun: status.counters.env_steps > begun.env_steps + 300)
+            stop.set()
+            thread.join()
+        greedy = {"early": [], "late": []}
+        for response in service.stub.ReadWindow(pb.ReadWindowRequest(), timeout=TIMEOUT_S):
+            for stored in response.episodes:
+                episode = decode_episode(episode_from_proto(stored.episode), SPEC)
+                chosen = (episode.actions == SPEC.n_actions - 1) | ~episode.avail_actions[
+                    : len(episode.actions), :, -1
+                ]
+                greedy[stored.episode.meta.actor].append(chosen.all())
+    assert all(greedy["late"]) and not all(greedy["early"])
 
 
 def test_a_stop_keeps_what_was_played_and_ends_at_once():
