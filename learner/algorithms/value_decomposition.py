@@ -131,8 +131,9 @@ class ValueDecomposition(Algorithm):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The squared error of the mixed Q-values against their targets (paper, L^TD), and scalars to log."""
         first = batch.batch_size
-        chosen_PN = values_of(online.q_RNA[batch.step_rows_P], batch.actions_PN)
-        q_tot = self.online["mixer"](chosen_PN, condition_RS[batch.step_rows_P])
+        # All rows are mixed, and those that are steps selected after: one number each, not a state.
+        chosen_RN = values_of(online.q_RNA, batch.row_actions())
+        q_tot = self.online["mixer"](chosen_RN, condition_RS)[batch.step_rows_P]
         with torch.no_grad(), label("target mixer"):
             best_PN = self.best_next_actions(batch, online, target)
             best_q_PN = values_of(target.q_RNA[first:], best_PN)
