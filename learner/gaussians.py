@@ -7,6 +7,7 @@ Shapes: any leading ones, Z latent last.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,16 +33,10 @@ class Gaussian:
         """Reparametrised: mean + standard deviation * noise."""
         return torch.addcmul(self.mean, torch.exp(0.5 * self.log_var), noise)
 
-    def detach(self) -> "Gaussian":
-        """stop_grad of the paper."""
-        return Gaussian(self.mean.detach(), self.log_var.detach())
-
 
 def kl(q: Gaussian, p: Gaussian) -> Tensor:
     """KL(q || p), mean over all dimensions."""
-    difference = q.mean - p.mean
-    ratio = torch.exp(q.log_var - p.log_var) + difference.square() * torch.exp(-p.log_var)
-    return 0.5 * (ratio - 1.0 + p.log_var - q.log_var).mean()
+    return _weighted_kl(q, p, 1.0, 1.0)
 
 
 def kl_to_standard(q: Gaussian) -> Tensor:
@@ -57,4 +52,46 @@ def kl_balanced(posterior: Gaussian, prior: Gaussian, alpha: float | None) -> Te
     """
     if alpha is None:
         return kl(posterior, prior)
-    return alpha * kl(posterior, prior.detach()) + (1.0 - alpha) * kl(posterior.detach(), prior)
+    return _weighted_kl(posterior, prior, alpha, 1.0 - alpha)
+
+
+def _weighted_kl(q: Gaussian, p: Gaussian, to_q: float, to_p: float) -> Tensor:
+    value: Tensor = _Kl.apply(q.mean, q.log_var, p.mean, p.log_var, to_q, to_p)  # type: ignore[no-untyped-call]
+    return value
+
+
+class _Kl(torch.autograd.Function):
+    """KL(q || p), its gradients towards q and p each with a weight: one pass for both sides of a balance."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        q_mean: Tensor,
+        q_log_var: Tensor,
+        p_mean: Tensor,
+        p_log_var: Tensor,
+        to_q: float,
+        to_p: float,
+    ) -> Tensor:
+        difference = q_mean - p_mean
+        by_variance = difference * torch.exp(-p_log_var)
+        squares = difference.mul_(by_variance)
+        change = q_log_var - p_log_var
+        ratio = torch.exp(change)
+        ctx.save_for_backward(by_variance, squares, ratio)
+        ctx.weights = to_q, to_p
+        return 0.5 * (ratio + squares).sub_(change).mean() - 0.5
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        by_variance, squares, ratio = ctx.saved_tensors
+        to_q, to_p = (weight * grad / ratio.numel() for weight in ctx.weights)
+        to_p_log_var = (1.0 - ratio).sub_(squares).mul_(0.5 * to_p)
+        return (
+            by_variance * to_q,
+            (ratio - 1.0).mul_(0.5 * to_q),
+            by_variance * -to_p,
+            to_p_log_var,
+            None,
+            None,
+        )

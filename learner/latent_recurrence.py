@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.gala import GalaEncoder, smoothing_weights
+from learner.gala import GalaEncoder
 from learner.gaussians import LOG_VAR_RANGE, Gaussian
+from learner.graph import smoothing_weights
 from learner.vae import FullyConnectedEncoder
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-BLOCK_ROWS = 1024
-"""Rows of a block, at least one time step: 1 MB of factors for 64 hidden units."""
+BLOCK_ROWS = 2048
+"""Rows of a block, at least one time step: 2 MB of factors for 64 hidden units."""
 
 
 def packed_gru(gru: nn.GRU, x_RX: Tensor, row_sizes_T: Tensor) -> Tensor:

@@ -1,11 +1,10 @@
-"""The squared error of a linear layer's output, without that output.
+"""The error of a GALA decoder, and its gradients, in one pass over blocks of rows.
 
-The widest tensors of the world model would be the reconstructed obs: as large as the batch itself, once
-each for the output, the difference, its square and two gradients. Here a block of rows is reconstructed,
-compared, and turned into what the backward pass needs (the gradients of its input and of the weights) while
-it is in the cache.
+The widest tensors of the world model would be the decoders': for all rows at once each layer's output and
+gradient is as large as the batch. Nothing but the error is wanted from them. So a block of rows is decoded,
+compared, and carried back to its code while it is in the processor's cache; only the code's gradient is kept.
 
-Shapes: any leading ones (R of them together), H hidden, F features.
+Shapes: R rows, N nodes, Z code, H hidden, F features, of which the first K belong to a latent.
 """
 
 from typing import Any
@@ -13,42 +12,72 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK_ROWS = 1024
-"""Rows of a block on the CPU. A GPU takes all of them at once."""
+from learner.graph import mix, sharpening_weights
+
+BLOCK_NODES = 8192
+"""R * N of a block on the CPU: 2 MB for 64 features. A GPU takes all rows at once."""
 
 
-def linear_mse(hidden_RH: Tensor, weight_FH: Tensor, bias_F: Tensor, target_RF: Tensor) -> Tensor:
-    """mean((hidden weight^T + bias - target)^2); the target is data and gets no gradient."""
-    assert hidden_RH.shape[:-1] == target_RF.shape[:-1] and not target_RF.requires_grad
-    flat = (hidden_RH.flatten(0, -2), weight_FH, bias_F, target_RF.flatten(0, -2))
-    loss: Tensor = _LinearMse.apply(*flat)  # type: ignore[no-untyped-call]
-    return loss
+def decoder_error(
+    code_RNZ: Tensor,
+    parameters: tuple[Tensor, Tensor, Tensor, Tensor],
+    data_RNF: Tensor,
+    latent_RNK: Tensor | None,
+) -> Tensor:
+    """mean((P relu(P X W1 + b1) W2 + b2 - [latent, data])^2) over all features.
+
+    `parameters` are W1 [H, Z], b1, W2 [F, H], b2. The code, the parameters and the latent get gradients.
+    """
+    assert code_RNZ.shape[:-1] == data_RNF.shape[:-1] and not data_RNF.requires_grad
+    if latent_RNK is None:
+        latent_RNK = code_RNZ.new_empty(*code_RNZ.shape[:-1], 0)
+    error: Tensor = _DecoderError.apply(code_RNZ, *parameters, latent_RNK, data_RNF)  # type: ignore[no-untyped-call]
+    return error
 
 
-class _LinearMse(torch.autograd.Function):
+class _DecoderError(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
-        hidden_RH: Tensor,
-        weight_FH: Tensor,
-        bias_F: Tensor,
-        target_RF: Tensor,
+        code_RNZ: Tensor,
+        first_HZ: Tensor,
+        first_bias_H: Tensor,
+        last_FH: Tensor,
+        last_bias_F: Tensor,
+        latent_RNK: Tensor,
+        data_RNF: Tensor,
     ) -> Tensor:
-        with_gradients = any(ctx.needs_input_grad)
-        to_weight, to_bias, to_hidden = torch.zeros_like(weight_FH), torch.zeros_like(bias_F), []
-        total = hidden_RH.new_zeros(())
-        rows = len(hidden_RH) if hidden_RH.is_cuda else BLOCK_ROWS
-        for hidden, target in zip(hidden_RH.split(rows), target_RF.split(rows), strict=True):
-            difference = torch.addmm(bias_F, hidden, weight_FH.t()).sub_(target)
+        rows, nodes, code_size = code_RNZ.shape
+        weights, hidden_size, latent_size = sharpening_weights(nodes), len(first_HZ), latent_RNK.shape[-1]
+        to_code, to_latent = torch.empty_like(code_RNZ), torch.empty_like(latent_RNK)
+        to_parameters = [torch.zeros_like(p) for p in (first_HZ, first_bias_H, last_FH, last_bias_F)]
+        total = code_RNZ.new_zeros(())
+        block = rows if code_RNZ.is_cuda else max(1, BLOCK_NODES // nodes)
+        for start in range(0, rows, block):
+            part = slice(start, start + block)
+            code = mix(code_RNZ[part], *weights).view(-1, code_size)
+            hidden = torch.addmm(first_bias_H, code, first_HZ.t()).relu_()
+            sharp = mix(hidden.view(-1, nodes, hidden_size), *weights).view(-1, hidden_size)
+            difference = torch.addmm(last_bias_F, sharp, last_FH.t())
+            difference[:, :latent_size].sub_(latent_RNK[part].flatten(0, 1))
+            difference[:, latent_size:].sub_(data_RNF[part].flatten(0, 1))
             total += torch.linalg.vector_norm(difference).square()
-            if with_gradients:
-                to_hidden.append(difference @ weight_FH)
-                to_weight.addmm_(difference.t(), hidden)
-                to_bias += difference.sum(dim=0)
-        if with_gradients:
-            ctx.save_for_backward(torch.cat(to_hidden), to_weight, to_bias)
-        ctx.scale = 2.0 / target_RF.numel()
-        return total / target_RF.numel()
+            if not any(ctx.needs_input_grad):
+                continue
+            to_latent[part].flatten(0, 1).copy_(difference[:, :latent_size]).neg_()
+            to_hidden = mix((difference @ last_FH).view(-1, nodes, hidden_size), *weights).view(
+                -1, hidden_size
+            )
+            to_hidden = torch.ops.aten.threshold_backward(to_hidden, hidden, 0)
+            to_code[part] = mix((to_hidden @ first_HZ).view(-1, nodes, code_size), *weights)
+            to_parameters[0].addmm_(to_hidden.t(), code)
+            to_parameters[1] += to_hidden.sum(dim=0)
+            to_parameters[2].addmm_(difference.t(), sharp)
+            to_parameters[3] += difference.sum(dim=0)
+        count = latent_RNK.numel() + data_RNF.numel()
+        ctx.save_for_backward(to_code, *to_parameters, to_latent)
+        ctx.scale = 2.0 / count
+        return total / count
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401

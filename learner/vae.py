@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from learner.gala import compose
 from learner.gaussians import Gaussian
-from learner.reconstruction import linear_mse
 
 
 def per_agent(flat: Tensor, agents: int) -> Tensor:
@@ -71,13 +70,11 @@ class FullyConnectedDecoder(nn.Module):
         )
         return weight.flatten(0, 1), bias.flatten()
 
-    def features(self, before_last_H: Tensor, part: slice) -> Tensor:
-        """These features [.., N, F]."""
-        return per_agent(F.linear(before_last_H, *self.last_layer(part)), self.agents)
-
-    def error(self, before_last_H: Tensor, part: slice, target_NF: Tensor) -> Tensor:
-        """The mean squared error of these features against data."""
-        return linear_mse(before_last_H, *self.last_layer(part), target_NF.flatten(-2))
+    def error(self, code_NZ: Tensor, target_NF: Tensor, latent_target_NK: Tensor | None = None) -> Tensor:
+        """The mean squared error of the features against data, the first K of them against a latent."""
+        if latent_target_NK is not None:
+            target_NF = torch.cat((latent_target_NK, target_NF), dim=-1)
+        return F.mse_loss(self(code_NZ), target_NF)
 
     def forward(self, code_NZ: Tensor) -> Tensor:
         """All features [.., N, F]."""

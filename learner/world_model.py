@@ -68,15 +68,10 @@ class WorldModel(nn.Module):
             return GalaDecoder(latent, hidden, out_size)
         return FullyConnectedDecoder(self.spec.n_agents, latent, hidden, out_size)
 
-    @property
-    def _af_parts(self) -> tuple[slice, slice]:
-        """The previous latent and the obs among what the action-free decoder gives."""
-        latent = self.settings.latent_size
-        return slice(0, latent), slice(latent, None)
-
     def static_of_decoded(self, v_RNZ: Tensor) -> Tensor:
         """The static code [R, N, Z] of the obs that v decodes to, without computing that obs."""
-        code: Tensor = self.st_encoder.encode_decoded(self.af_decoder, v_RNZ, self._af_parts[1])  # type: ignore[arg-type]
+        obs = slice(self.settings.latent_size, None)
+        code: Tensor = self.st_encoder.encode_decoded(self.af_decoder, v_RNZ, obs)  # type: ignore[arg-type]
         return code
 
     def decode_af(self, v_RNZ: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +90,7 @@ class WorldModel(nn.Module):
         kl_ac, rec_ac, ac, s = self._action_conditioned(batch, hidden_RND, generator)
         kl_af, rec_af, af, v = self._action_free(batch, generator)
         with label("static branch"):
-            st = reconstruction_error(self.st_decoder, self.st_encoder(batch.obs_RNO), batch.obs_RNO)
+            st = self.st_decoder.error(self.st_encoder(batch.obs_RNO), batch.obs_RNO)
         losses = {"kl_ac": kl_ac, "rec_ac": rec_ac, "kl_af": kl_af, "rec_af": rec_af, "st": st}
         if self.settings.predict_avail_actions:
             losses["avail"] = F.binary_cross_entropy_with_logits(
@@ -110,7 +105,7 @@ class WorldModel(nn.Module):
         """KL_ac, REC_ac, q(s_t | h_t) and a sample of it. Parallel over time: s_{t-1} is the row before."""
         posterior = Gaussian.from_statistics(self.ac_encoder(hidden_RND))
         s = posterior.sample(standard_noise(posterior.mean, generator))
-        rec = reconstruction_error(self.ac_decoder, s, hidden_RND)
+        rec = self.ac_decoder.error(s, hidden_RND)
         if self.ac_prior is None:
             return self.settings.prior_weight * kl_to_standard(posterior), rec, posterior, s
         s_previous = previous_rows(s, batch)
@@ -127,12 +122,7 @@ class WorldModel(nn.Module):
         """KL_af, REC_af, q(v_t | v_{t-1}, z_t) and a sample of it."""
         posterior, v = self._unroll_action_free(batch, generator)
         v_previous = previous_rows(v, batch)
-        latent, obs = self._af_parts
-        before_last = self.af_decoder.before_last(v)
-        rec_v = F.mse_loss(self.af_decoder.features(before_last, latent), v_previous)
-        rec_obs = self.af_decoder.error(before_last, obs, batch.obs_RNO)
-        sizes = (self.settings.latent_size, self.spec.obs_size)
-        rec = (sizes[0] * rec_v + sizes[1] * rec_obs) / sum(sizes)
+        rec = self.af_decoder.error(v, batch.obs_RNO, v_previous)
         if self.af_prior is None:
             return self.settings.prior_weight * kl_to_standard(posterior), rec, posterior, v
         prior = self.af_prior(v_previous)
@@ -156,11 +146,6 @@ class WorldModel(nn.Module):
         """L^KL of a branch; prior_weight is ours, the paper's is 1."""
         balanced = kl_balanced(posterior, prior, self.settings.kl_balance)
         return self.settings.prior_weight * kl_to_standard(prior) + balanced
-
-
-def reconstruction_error(decoder: Decoder, code_RNZ: Tensor, target_RNF: Tensor) -> Tensor:
-    """The mean squared error of a decoder's features against data."""
-    return decoder.error(decoder.before_last(code_RNZ), slice(None), target_RNF)
 
 
 def previous_rows(x: Tensor, batch: EpisodeBatch) -> Tensor:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from learner.gala import GalaDecoder, GalaEncoder, sharpen, smooth
+from learner.gala import GalaDecoder, GalaEncoder
+from learner.graph import sharpen, smooth
 from learner.vae import PriorVae
 
 

@@ -1,37 +1,38 @@
-"""The fused reconstruction error and the composed static branch are the plain ones."""
+"""The fused error of a decoder and the composed static branch are the plain ones."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from learner import reconstruction
-from learner.reconstruction import linear_mse
+from learner.gala import GalaDecoder
 from learner.world_model import WorldModel
 from tests.episodes import SPEC
 from tests.learner.batches import AGENT, WORLD_MODEL
 
 
-@pytest.mark.parametrize("block_rows", [4, 7, 1000])
-def test_value_and_gradients_are_those_of_the_plain_form(monkeypatch, block_rows):
-    monkeypatch.setattr(reconstruction, "BLOCK_ROWS", block_rows)
+@pytest.mark.parametrize("latent_size", [0, 2])
+@pytest.mark.parametrize("block_nodes", [1, 7, 1000])
+def test_value_and_gradients_are_those_of_the_plain_form(monkeypatch, block_nodes, latent_size):
+    monkeypatch.setattr(reconstruction, "BLOCK_NODES", block_nodes)
     torch.manual_seed(0)
-    hidden = torch.randn(5, 3, 6, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(4, dtype=torch.float64, requires_grad=True)
-    target = torch.randn(5, 3, 4, dtype=torch.float64)
-    inputs = (hidden, weight, bias)
-    ours, plain = linear_mse(*inputs, target), F.mse_loss(F.linear(*inputs), target)
+    decoder = GalaDecoder(4, 6, latent_size + 5).double()
+    code = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
+    latent = torch.randn(5, 3, latent_size, dtype=torch.float64, requires_grad=True)
+    data = torch.randn(5, 3, 5, dtype=torch.float64)
+    ours = decoder.error(code, data, latent)
+    plain = F.mse_loss(decoder(code), torch.cat((latent, data), dim=-1))
     torch.testing.assert_close(ours, plain)
+    inputs = [code, latent, *decoder.parameters()]
     for mine, reference in zip(
         torch.autograd.grad(3.0 * ours, inputs), torch.autograd.grad(3.0 * plain, inputs), strict=True
     ):
         torch.testing.assert_close(mine, reference)
 
 
-def test_a_target_that_needs_a_gradient_is_refused():
-    target = torch.zeros(2, 4, requires_grad=True)
+def test_data_that_needs_a_gradient_is_refused():
     with pytest.raises(AssertionError):
-        linear_mse(torch.zeros(2, 6), torch.zeros(4, 6), torch.zeros(4), target)
+        GalaDecoder(4, 6, 5).error(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5, requires_grad=True))
 
 
 @pytest.mark.parametrize("posterior", ["gala", "vae"])
