@@ -64,10 +64,17 @@ class ReplayWriter:
     """put() waits while the queue is full: that is how the service's rate limiter slows play down."""
 
     def __init__(
-        self, channel: grpc.Channel, settings: ActorSettings, rpc_settings: RpcSettings, *, stop: StopSignal
+        self,
+        channel: grpc.Channel,
+        settings: ActorSettings,
+        rpc_settings: RpcSettings,
+        *,
+        stop: StopSignal,
+        imports: bool = False,
     ) -> None:
+        """`imports`: the episodes are a data set's (see Import in the protocol)."""
         self._insert = channel.stream_stream(
-            rpc.method("Insert"),
+            rpc.method("Import" if imports else "Insert"),
             request_serializer=bytes,  # as it is: the outbox has serialised it
             response_deserializer=pb.InsertResponse.FromString,
         )
@@ -259,6 +266,6 @@ class ReplayWriter:
         if invalid:
             # Kept, so that a drain() that this answer completes does not miss it.
             self._refusal = FatalError(
-                f"The replay service at {self._rpc.address} calls an episode of this actor invalid "
+                f"The replay service at {self._rpc.address} calls an episode of ours invalid "
                 f"({invalid[0].message}); use the same version of vdfd for all parts."
             )

@@ -2,6 +2,8 @@
 
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
+EXIT_STOPPED = 130
+"""Ctrl-C or SIGTERM came before the end."""
 
 
 class FatalError(Exception):

@@ -9,11 +9,10 @@ from typing import Annotated
 import typer
 
 from common.errors import BadInputError, FatalError
-from common.lifecycle import StopSignal
-from deploy.cli_options import takes_configuration
+from deploy.cli_options import MANUAL_RUN_DIR, RunDirOption, client_config, prepare, takes_configuration
+from deploy.cli_replay import replay
 from deploy.config import Sources, config_text, load_config
 from deploy.keys import settings_fields
-from deploy.settings import Config
 
 _HELP = """Trains cooperative agents with VDFD or QMIX.
 
@@ -23,7 +22,6 @@ an evaluator. The other commands are its parts, for those who start them themsel
 Settings come from a preset, then --config FILE, then environment variables (VDFD_ENV__MAP=2s3z), then
 KEY=VALUE arguments, then options such as --map; the later wins. [bold]vdfd config[/] shows the result.
 """
-_MANUAL_RUN_DIR = Path("runs/manual")
 
 app = typer.Typer(
     help=_HELP,
@@ -32,8 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-RunDirOption = Annotated[Path, typer.Option(help="Directory of the run's files.")]
+app.add_typer(replay, name="replay")
 
 
 @app.command()
@@ -47,6 +44,10 @@ def train(
         Path | None,
         typer.Option(metavar="RUN_DIR", help="Goes on with a stopped run, or with more --steps than it had."),
     ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Trains on a data set of `vdfd replay export` alone, without actors."),
+    ] = None,
 ) -> None:
     """Trains with a local cluster, from start to end, and shows how it goes.
 
@@ -58,6 +59,8 @@ def train(
 
       vdfd train --algo qmix --map 2s3z --actors 4 --steps 500000 --seed 2
 
+      vdfd train --algo qmix --dataset episodes.parquet replay.samples_per_insert=100
+
       vdfd train learner.optimiser.learning_rate=1e-3 actor.copies=32
 
       vdfd train --resume runs/vdfd-smax-3m-seed1-20260101-120000 --steps 300000
@@ -65,7 +68,9 @@ def train(
     from deploy import train as training
 
     if resume is None:
-        code = training.train_new(sources, run_dir)
+        code = training.train_new(sources, run_dir, dataset)
+    elif dataset is not None:
+        raise BadInputError("--resume goes on with the run's own data set: leave --dataset out.")
     elif run_dir is None:
         code = training.resume(sources, resume)
     else:
@@ -75,29 +80,14 @@ def train(
 
 @app.command()
 @takes_configuration
-def replay(sources: Sources, run_dir: RunDirOption = _MANUAL_RUN_DIR) -> None:
-    """The replay service: the one address that all other processes talk to.
-
-    It starts a Redis of its own, with its data in RUN_DIR/redis, unless replay.redis_url names one.
-
-    Example: vdfd replay --address 0.0.0.0:50051 replay.redis_url=redis://localhost:6379/0
-    """
-    config = load_config(sources)
-    from deploy.processes import serve_replay
-
-    serve_replay(config, run_dir, _prepare())
-
-
-@app.command()
-@takes_configuration
-def learner(sources: Sources, run_dir: RunDirOption = _MANUAL_RUN_DIR) -> None:
+def learner(sources: Sources, run_dir: RunDirOption = MANUAL_RUN_DIR) -> None:
     """The learner: trains on batches of the replay service and publishes weights.
 
     Goes on from the newest checkpoint in RUN_DIR, if there is one.
 
     Example: vdfd learner --address replay-host:50051 --run-dir runs/big --map 2s3z
     """
-    config = _client_config(sources)
+    config = client_config(sources)
     from learner.main import run_learner
 
     run_learner(
@@ -107,7 +97,7 @@ def learner(sources: Sources, run_dir: RunDirOption = _MANUAL_RUN_DIR) -> None:
         metrics=config.metrics,
         seed=config.run.seed,
         run_dir=run_dir,
-        stop=_prepare(),
+        stop=prepare(),
     )
 
 
@@ -123,7 +113,7 @@ def actor(
 
     Example: vdfd actor --name actor-7 --address replay-host:50051 --map 2s3z actor.copies=32
     """
-    config = _client_config(sources)
+    config = client_config(sources)
     from actor.main import run_actor
 
     run_actor(
@@ -135,7 +125,7 @@ def actor(
         metrics=config.metrics,
         seed=config.run.seed,
         batch_size=config.learner.batch_size,
-        stop=_prepare(),
+        stop=prepare(),
     )
 
 
@@ -149,7 +139,7 @@ def evaluator(
 
     Example: vdfd evaluator --address replay-host:50051 --map 2s3z
     """
-    config = _client_config(sources)
+    config = client_config(sources)
     from actor.evaluator import run_evaluator
 
     run_evaluator(
@@ -160,7 +150,7 @@ def evaluator(
         rpc=config.rpc,
         metrics=config.metrics,
         seed=config.run.seed,
-        stop=_prepare(),
+        stop=prepare(),
     )
 
 
@@ -173,7 +163,7 @@ def status(sources: Sources) -> None:
     """
     from deploy.status import describe_run
 
-    print(describe_run(_client_config(sources).rpc))
+    print(describe_run(client_config(sources).rpc))
 
 
 @app.command()
@@ -185,7 +175,7 @@ def health(sources: Sources) -> None:
     """
     from deploy.status import check_health
 
-    check_health(_client_config(sources).rpc)
+    check_health(client_config(sources).rpc)
 
 
 @app.command()
@@ -205,7 +195,7 @@ def evaluate(
     """
     from deploy.evaluate import evaluate as play
 
-    stop = _prepare(logging.WARNING)
+    stop = prepare(logging.WARNING)
     raise typer.Exit(play(checkpoint, episodes=episodes, seed=seed, stop=stop, replays=save_replays))
 
 
@@ -312,25 +302,6 @@ def main() -> None:
     except FatalError as error:
         print(f"vdfd: {error}", file=sys.stderr)
         sys.exit(error.code)
-
-
-def _client_config(sources: Sources) -> Config:
-    config = load_config(sources)
-    if config.rpc.address.endswith(":0"):
-        raise BadInputError(
-            "rpc.address has port 0: give the replay service's address by --address HOST:PORT."
-        )
-    return config
-
-
-def _prepare(level: int = logging.INFO) -> StopSignal:
-    """Logging to stderr, and the signals."""
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    stop = StopSignal()
-    stop.install()
-    return stop
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import functools
 import inspect
+import logging
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Concatenate, ParamSpec
@@ -10,11 +12,17 @@ from typing import Annotated, Concatenate, ParamSpec
 import typer
 
 from actor.registry import ENVIRONMENTS
-from deploy.config import Sources
+from common.errors import BadInputError
+from common.lifecycle import StopSignal
+from deploy.config import Sources, load_config
 from deploy.preset import preset_names
+from deploy.settings import Config
 from learner.algorithms import ALGORITHM_NAMES
 
 P = ParamSpec("P")
+
+MANUAL_RUN_DIR = Path("runs/manual")
+RunDirOption = Annotated[Path, typer.Option(help="Directory of the run's files.")]
 
 _PANEL = "Configuration"
 
@@ -117,3 +125,23 @@ def takes_configuration(command: Callable[Concatenate[Sources, P], None]) -> Cal
     signature = inspect.Signature([*own, *options.values()])
     with_options.__signature__ = signature  # type: ignore[attr-defined]
     return with_options
+
+
+def client_config(sources: Sources) -> Config:
+    """The configuration of a command that talks to a replay service: the address has to be one."""
+    config = load_config(sources)
+    if config.rpc.address.endswith(":0"):
+        raise BadInputError(
+            "rpc.address has port 0: give the replay service's address by --address HOST:PORT."
+        )
+    return config
+
+
+def prepare(level: int = logging.INFO) -> StopSignal:
+    """Logging to stderr, and the signals."""
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    stop = StopSignal()
+    stop.install()
+    return stop

@@ -71,9 +71,12 @@ class Cluster:
         await self._wait_for(channel.channel_ready(), self._supervisor.task_of(replay))
         self._supervisor.raise_if_given_up()
         replay.must_not_fail = False
-        if not self._stop.is_set():
-            for spec in others:
-                self._supervisor.start(spec)
+        for spec in others:
+            if self._stop.is_set():
+                return
+            started = self._supervisor.task_of(self._supervisor.start(spec))
+            while spec.others_wait and not (started.done() or self._stop.is_set()):
+                await self._look(status, f"waiting for {spec.name}")
 
     async def _look(self, status: RunStatus, phase: str) -> Snapshot:
         """Shows the present state; returns after the interval, or as soon as a stop is asked for."""

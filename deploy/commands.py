@@ -17,11 +17,9 @@ def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address
     in_run_dir = ("--run-dir", str(run_dir.root))
 
     def command(role: str, *options: str) -> tuple[str, ...]:
-        # -P: a folder of the same name where the command was given must not be taken for ours.
-        python = (sys.executable, "-P", "-m", "deploy.cli", role)
         # One machine, so each process needs a port of its own; 0 gives all of them any.
         metrics = (f"metrics.port={next(ports)}",) if config.metrics.serve and config.metrics.port else ()
-        return (*python, "--config", str(run_dir.config), "--address", address, *options, *metrics)
+        return _command((role,), run_dir, address, *options, *metrics)
 
     replay = ProcessSpec(
         name="replay",
@@ -36,6 +34,17 @@ def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address
         stop_timeout_s=limits.learner_stop_s,
         is_done=status.learner_done,
     )
+    if config.run.dataset:
+        into = ("--table", config.learner.table)
+        importer = ProcessSpec(
+            name="import",
+            command=_command(("replay", "import", config.run.dataset), run_dir, address, *into),
+            stop_order=0,
+            stop_timeout_s=limits.actor_stop_s,
+            is_done=_done,
+            others_wait=True,
+        )
+        return [replay, importer, learner]
     actors = [
         ProcessSpec(
             name=name,
@@ -54,6 +63,22 @@ def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address
         is_done=status.evaluator_done,
     )
     return [replay, learner, *actors, evaluator]
+
+
+def replay_command(config: Config, run_dir: RunDir, *, address: str) -> tuple[str, ...]:
+    """Of a run's replay service alone."""
+    options = ("--run-dir", str(run_dir.root), *_own_keys(config, run_dir), "metrics.serve=false")
+    return _command(("replay",), run_dir, address, *options)
+
+
+async def _done() -> bool:
+    return True
+
+
+def _command(words: tuple[str, ...], run_dir: RunDir, address: str, *options: str) -> tuple[str, ...]:
+    # -P: a folder of the same name where the command was given must not be taken for ours.
+    python = (sys.executable, "-P", "-m", "deploy.cli")
+    return (*python, *words, "--config", str(run_dir.config), "--address", address, *options)
 
 
 def _own_keys(config: Config, run_dir: RunDir) -> list[str]:

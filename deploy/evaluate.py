@@ -8,14 +8,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from actor.evaluator import evaluate_weights
 from actor.settings import ActorSettings, EnvSettings
 from common.confidence import wilson_interval
-from common.errors import BadInputError
+from common.errors import EXIT_STOPPED, BadInputError
 from common.lifecycle import StopSignal
 from common.types import EnvSpec, EpisodeMeta, Evaluation
 from deploy.config import Sources, load_config
 from deploy.run_dir import RunDir
 from learner import checkpoint
-
-EXIT_STOPPED = 130
 
 
 def evaluate(path: Path, *, episodes: int, seed: int, stop: StopSignal, replays: Path | None = None) -> int:

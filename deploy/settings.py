@@ -25,6 +25,8 @@ class RunSettings(Settings):
     """Of everything random: network, environments, exploration, sampling."""
     env_steps: PositiveInt = 150_000
     """The run ends when all actors together have played so many environment steps."""
+    dataset: str = ""
+    """Data set of `vdfd replay export` to train on, with no actors and no evaluator; empty: actors play."""
     actors: PositiveInt = 2
     """Actor processes of the local cluster."""
     out: Annotated[str, Field(min_length=1)] = "runs"

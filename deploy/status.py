@@ -19,7 +19,7 @@ def check_health(settings: RpcSettings) -> None:
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=settings.unary_timeout_s)
         except grpc.RpcError as error:
-            raise _no_answer(settings, error) from error
+            raise no_answer(settings, error) from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         raise FatalError(f"The replay service at {settings.address} runs, but cannot reach its Redis.")
 
@@ -32,7 +32,7 @@ def describe_run(settings: RpcSettings) -> str:
             status = stub.GetStatus(pb.GetStatusRequest(), timeout=settings.unary_timeout_s)
             listed = stub.ListEvaluations(pb.ListEvaluationsRequest(), timeout=settings.unary_timeout_s)
         except grpc.RpcError as error:
-            raise _no_answer(settings, error) from error
+            raise no_answer(settings, error) from error
     counters = status.counters
     lines = [
         f"environment steps    {counters.env_steps} of {status.total_env_steps}",
@@ -52,7 +52,8 @@ def describe_run(settings: RpcSettings) -> str:
     return "\n".join(lines)
 
 
-def _no_answer(settings: RpcSettings, error: grpc.RpcError) -> FatalError:
+def no_answer(settings: RpcSettings, error: grpc.RpcError) -> FatalError:
+    """The error of a call that failed. Raises another one where certificates are the reason."""
     if rpc.is_retryable(error):
         check_certificates(settings)
     return FatalError(f"The replay service at {settings.address} does not answer: {rpc.describe(error)}.")

@@ -44,6 +44,8 @@ class ProcessSpec:
     """Processes of a lower number are stopped before those of a higher one."""
     stop_timeout_s: float
     """From SIGTERM to SIGKILL."""
+    others_wait: bool = False
+    """The processes after it are started when it has finished."""
     is_done: Callable[[], Awaitable[bool]] | None = None
     """Asked after exit code 0: true if there is no more for it to do. None: it never ends by itself."""
 

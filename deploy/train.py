@@ -6,17 +6,16 @@ import functools
 from pathlib import Path
 
 from actor.registry import check_environment
-from common.errors import BadInputError, FatalError
+from common.errors import EXIT_STOPPED, BadInputError, FatalError
 from deploy.address import claim_address
 from deploy.cluster import Cluster
 from deploy.config import Sources, load_config, save_config
+from deploy.dataset.offline import check_fits_dataset, dataset_defaults
 from deploy.formatting import duration
 from deploy.run_dir import RunDir, default_name
 from deploy.settings import Config
 from deploy.snapshot import LAST_EVALUATIONS, Snapshot
 from deploy.view import open_view
-
-EXIT_STOPPED = 130
 
 # Port 0: the launcher chooses a free one, so that several runs can share a machine.
 _DEFAULTS = {"rpc": {"address": "127.0.0.1:0"}}
@@ -24,6 +23,7 @@ _DEFAULTS = {"rpc": {"address": "127.0.0.1:0"}}
 # What a run is cannot change when it goes on; how long, how fast and how it is watched can.
 _FIXED = (
     "run.seed",
+    "run.dataset",
     "env",
     "agent",
     "learner.algorithm",
@@ -35,10 +35,11 @@ _FIXED = (
 )
 
 
-def train_new(sources: Sources, run_dir: Path | None) -> int:
-    """Trains in a new directory. Returns the exit code: 0, or 130 after Ctrl-C."""
-    config = load_config(dataclasses.replace(sources, defaults=_DEFAULTS))
-    _check_game(config)
+def train_new(sources: Sources, run_dir: Path | None, dataset: Path | None = None) -> int:
+    """Trains in a new directory, on a data set without actors. Returns 0, or 130 after Ctrl-C."""
+    defaults = _DEFAULTS if dataset is None else {**_DEFAULTS, **dataset_defaults(dataset)}
+    config = load_config(dataclasses.replace(sources, defaults=defaults))
+    _check_played(config)
     address = claim_address(config.rpc.address)
     root = run_dir or Path(config.run.out) / (config.run.name or default_name(config))
     return _train(config, RunDir.create(root), address)
@@ -54,12 +55,12 @@ def resume(sources: Sources, run_dir: Path) -> int:
     before = load_config(Sources(file=files.config))
     config = load_config(dataclasses.replace(sources, file=files.config))
     _check_same_run(before, config)
+    _check_played(config)
     if files.summary.exists() and config.run.env_steps == before.run.env_steps:
         raise BadInputError(
             f"The run in {run_dir} is complete with {before.run.env_steps} steps: "
             "give more by --steps to go on."
         )
-    _check_game(config)
     return _train(config, files, claim_address(config.rpc.address))
 
 
@@ -90,9 +91,12 @@ def _draw_world_model(config: Config, files: RunDir) -> None:
     draw_health(files, files.health, title=title)
 
 
-def _check_game(config: Config) -> None:
+def _check_played(config: Config) -> None:
     """Without its game every actor would fail, and be started again; better nothing is started."""
-    check_environment(config.env).check_installed(config.env)
+    if config.run.dataset:
+        check_fits_dataset(config)
+    else:
+        check_environment(config.env).check_installed(config.env)
 
 
 def _check_same_run(before: Config, now: Config) -> None:
@@ -117,7 +121,7 @@ def _result(last: Snapshot, files: RunDir) -> str:
         f"Done: {last.counters.env_steps:,} environment steps, {last.counters.episodes:,} episodes and "
         f"{last.learner_steps:,} learner steps in {duration(last.wall_s)}.\n"
         + (
-            "No evaluation was due.\n"
+            f"No evaluation was due; vdfd evaluate {files.root} plays with its weights.\n"
             if rate is None
             else f"Test Win Rate {rate:.3f}, mean of the last {points}.\n"
         )

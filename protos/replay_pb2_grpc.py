@@ -144,8 +144,8 @@ class ReplayServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Import(self, request_iterator, context):
-        """The same for a data set that was exported before: the rate limiter does not hold
-        it back, and no evaluation falls due of the steps that it adds. Its episodes count
+        """The same for a data set that was exported before: the ratio limiter does not hold
+        it back (a full queue does), and no evaluation falls due of the steps that it adds. Its episodes count
         as inserts, so samples per insert hold over them too: a learner without actors
         gets samples_per_insert samples for each.
         """

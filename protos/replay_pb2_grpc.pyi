@@ -400,8 +400,8 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
     """
 
     Import: _ReplayImportType
-    """The same for a data set that was exported before: the rate limiter does not hold
-    it back, and no evaluation falls due of the steps that it adds. Its episodes count
+    """The same for a data set that was exported before: the ratio limiter does not hold
+    it back (a full queue does), and no evaluation falls due of the steps that it adds. Its episodes count
     as inserts, so samples per insert hold over them too: a learner without actors
     gets samples_per_insert samples for each.
     """
@@ -605,8 +605,8 @@ class ReplayServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[protos.replay_pb2.InsertRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[protos.replay_pb2.InsertResponse], collections.abc.AsyncIterator[protos.replay_pb2.InsertResponse]]:
-        """The same for a data set that was exported before: the rate limiter does not hold
-        it back, and no evaluation falls due of the steps that it adds. Its episodes count
+        """The same for a data set that was exported before: the ratio limiter does not hold
+        it back (a full queue does), and no evaluation falls due of the steps that it adds. Its episodes count
         as inserts, so samples per insert hold over them too: a learner without actors
         gets samples_per_insert samples for each.
         """

@@ -113,7 +113,8 @@ class MemoryStorage:
         table = self.table(group.table)
         outcomes, stored = self._judge(group)
         size_bytes = sum(len(episode.blob) for episode in stored)
-        if stored and not (group.imported or table.may_insert(len(stored), size_bytes)):
+        unpaced = group.imported and not table.rules.queue
+        if stored and not (unpaced or table.may_insert(len(stored), size_bytes)):
             return self._commit(table, held_back=True, outcomes=())
         first_index, env_steps, batch_was_due = table.head, self._env_steps, table.batch_due
         for episode in stored:

@@ -134,7 +134,7 @@ for i = 1, count do
     stored[#stored + 1], marks[#marks + 1], size = i, steps, size + tonumber(ARGV[at + 3])
   end
 end
-if #stored > 0 and not (imported or may_insert(#stored, size)) then return answer('HELD') end
+if #stored > 0 and not (imported and not queue or may_insert(#stored, size)) then return answer('HELD') end
 for _, i in ipairs(stored) do
   if redis.call('EXISTS', upload .. i) == 0 then return answer('MISSING') end
 end

@@ -58,7 +58,7 @@ class Group:
     table: str
     episodes: tuple[NewEpisode, ...]
     imported: bool = False
-    """From a data set: the rate limiter does not hold it back, and no evaluation falls due of its steps."""
+    """From a data set: the ratio limiter does not hold it back, and no evaluation falls due of its steps."""
 
 
 class Outcome(StrEnum):

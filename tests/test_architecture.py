@@ -28,8 +28,9 @@ ONLY_IN = {
     "pysc2": {"actor/sc2_client.py"},
     "s2clientprotocol": {"actor/sc2_client.py"},
     "websocket": {"actor/sc2_client.py"},
-    "typer": {"deploy/cli.py", "deploy/cli_options.py"},
+    "typer": {"deploy/cli.py", "deploy/cli_options.py", "deploy/cli_replay.py"},
     "PIL": {"deploy/battle_film.py"},
+    "pyarrow": {"deploy/dataset/table.py"},
     "matplotlib": {
         "learner/win_rate_plot.py",
         "deploy/experiments/figures.py",

@@ -9,13 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from actor.registry import check_environment
-from common.errors import EXIT_FAILURE
+from common.errors import EXIT_FAILURE, EXIT_STOPPED
 from deploy.experiments.plan import PlannedRun, Progress, load_plan
 from deploy.experiments.runner import Runner
 from deploy.experiments.view import open_view
 from deploy.formatting import duration
 from deploy.run_dir import locked_directory
-from deploy.train import EXIT_STOPPED
 
 
 def run_experiment(file: Path, root: Path | None, *, jobs: int | None, dry_run: bool) -> int:

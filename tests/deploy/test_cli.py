@@ -90,6 +90,10 @@ BAD_INPUT = {
     "address": (["actor", "--address", "nowhere"], "host:port"),
     "port 0": (["learner", "--address", "127.0.0.1:0"], "--address HOST:PORT"),
     "resumed directory": (["train", "--resume", "absent"], "absent is not a run directory"),
+    "data set": (["train", "--dataset", "absent"], "absent is no data set"),
+    "data set and resume": (["train", "--resume", "a", "--dataset", "b"], "leave --dataset out"),
+    "imported data set": (["replay", "import", "absent"], "absent is no data set"),
+    "exported run": (["replay", "export", "new", "--run-dir", "absent"], "absent is not a run directory"),
     "two directories": (["train", "--resume", "a", "--run-dir", "b"], "leave --run-dir out"),
     "checkpoint": (["evaluate", "absent"], "absent is no checkpoint"),
 }

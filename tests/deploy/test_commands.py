@@ -74,3 +74,15 @@ async def test_processes_that_serve_metrics_share_no_port(specs_of):
     specs = specs_of("run.actors=2", "metrics.serve=true", "metrics.port=9300")
     ports = {spec.name: configuration_of(spec).metrics.port for spec in specs}
     assert ports == {"replay": 9300, "learner": 9301, "actor-0": 9302, "actor-1": 9303, "evaluator": 9304}
+
+
+async def test_a_run_on_a_data_set_imports_it_before_it_trains(specs_of):
+    specs = specs_of("run.dataset=/a/set", "learner.table=big", "replay.tables.big.sampler=uniform")
+    assert [(spec.name, spec.others_wait) for spec in specs] == [
+        ("replay", False),
+        ("import", True),
+        ("learner", False),
+    ]
+    command = specs[1].command
+    assert command[command.index("import") + 1] == "/a/set"
+    assert command[command.index("--table") + 1] == "big"

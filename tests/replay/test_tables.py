@@ -434,3 +434,11 @@ def _assert_equal(memory, redis, where):
             (dataclasses.replace(answer[0], view=None), *answer[1:]) for answer in (memory, redis)
         )
     assert memory == redis, where
+
+
+async def test_a_full_queue_holds_back_an_import_too(open_queue):
+    storage, _ = await open_queue()
+    first = dataclasses.replace(group(*range(1, 13)), imported=True)
+    assert not (await storage.commit(first, again=False)).held_back
+    more = dataclasses.replace(group(13), imported=True)
+    assert (await storage.commit(more, again=False)).held_back
