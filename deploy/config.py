@@ -1,6 +1,6 @@
 """Loads the configuration from its sources, each of which wins over those before it.
 
-preset < configuration file < environment variables < KEY=VALUE overrides < dedicated options
+preset < data set < configuration file < environment variables < KEY=VALUE overrides < dedicated options
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,6 +35,8 @@ class Sources:
     """Dotted key and value of dedicated command-line options; None: not given."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Nested values that a command puts below everything else."""
+    of_dataset: Mapping[str, Any] = field(default_factory=dict)
+    """Nested values that follow from a data set: they win over the preset, not over what is given."""
 
 
 def load_config(sources: Sources) -> Config:
@@ -64,6 +66,7 @@ def config_text(config: Config) -> str:
 def _layers(sources: Sources) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield "default", sources.defaults
     yield from preset_layers(_chosen_preset(sources))
+    yield "data set", sources.of_dataset
     if sources.file is not None:
         yield f"configuration file {sources.file}", read_mapping(sources.file)
     for name, text in sorted(sources.environment.items()):

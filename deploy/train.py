@@ -10,7 +10,7 @@ from common.errors import EXIT_STOPPED, BadInputError, FatalError
 from deploy.address import claim_address
 from deploy.cluster import Cluster
 from deploy.config import Sources, load_config, save_config
-from deploy.dataset.offline import check_fits_dataset, dataset_defaults
+from deploy.dataset.offline import check_fits_dataset, dataset_settings
 from deploy.formatting import duration
 from deploy.run_dir import RunDir, default_name
 from deploy.settings import Config
@@ -37,8 +37,8 @@ _FIXED = (
 
 def train_new(sources: Sources, run_dir: Path | None, dataset: Path | None = None) -> int:
     """Trains in a new directory, on a data set without actors. Returns 0, or 130 after Ctrl-C."""
-    defaults = _DEFAULTS if dataset is None else {**_DEFAULTS, **dataset_defaults(dataset)}
-    config = load_config(dataclasses.replace(sources, defaults=defaults))
+    of_dataset = {} if dataset is None else dataset_settings(dataset)
+    config = load_config(dataclasses.replace(sources, defaults=_DEFAULTS, of_dataset=of_dataset))
     _check_played(config)
     address = claim_address(config.rpc.address)
     root = run_dir or Path(config.run.out) / (config.run.name or default_name(config))

@@ -13,7 +13,7 @@ from deploy.settings import Config
 from replay.settings import ReplaySettings
 
 
-def dataset_defaults(root: Path) -> dict[str, Any]:
+def dataset_settings(root: Path) -> dict[str, Any]:
     """Settings that a run on this data set begins with; BadInputError if it is none."""
     manifest, standard = read_manifest(root), ReplaySettings()
     spec = spec_of(manifest, root)
