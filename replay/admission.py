@@ -51,6 +51,14 @@ def read_group(request: bytes) -> tuple[str, list[memoryview]]:
     return table or DEFAULT_TABLE, episodes
 
 
+def read_sample_request(request: bytes) -> pb.SampleRequest:
+    """The message. Raises InvalidRequestError if it is none."""
+    try:
+        return pb.SampleRequest.FromString(request)
+    except DecodeError as error:
+        raise InvalidRequestError(f"request: is no SampleRequest ({error})") from error
+
+
 def admit(
     messages: Sequence[memoryview], spec: EnvSpec, max_episode_bytes: int
 ) -> list[NewEpisode | Rejection]:

@@ -23,6 +23,7 @@ from replay.cache import EpisodeCache
 from replay.errors import DrainingError, RunMismatchError, UnavailableError
 from replay.health import report_health
 from replay.inserter import Inserter
+from replay.malformed import MessageCheck
 from replay.memory_storage import MemoryStorage
 from replay.metrics import ReplayMetrics
 from replay.redis_link import RedisLink
@@ -193,7 +194,8 @@ def _when_set(stop: StopSignal) -> asyncio.Future[None]:
 
 
 def _interceptors(settings: ReplaySettings) -> "list[grpc.aio.ServerInterceptor[Any, Any]]":
-    return [AccessCheck(read_tokens(settings.tokens_file))] if settings.tokens_file else []
+    access = [AccessCheck(read_tokens(settings.tokens_file))] if settings.tokens_file else []
+    return [*access, MessageCheck()]  # whoever may not call is told so, whatever was sent
 
 
 def _bind(server: grpc.aio.Server, settings: RpcSettings) -> str:

@@ -18,6 +18,7 @@ from replay.admission import (
     checked_priorities,
     checked_spec,
     checked_weights,
+    read_sample_request,
 )
 from replay.answers import insert_response, status_response
 from replay.errors import InvalidRequestError, StateConflictError, UnavailableError, UnknownTableError
@@ -111,12 +112,12 @@ class ReplayService(pb_grpc.ReplayServicer):
             return await self._reporter.report(table_name(request.table))
 
     async def Sample(  # type: ignore[override] # bytes in place of messages
-        self, requests: AsyncIterator[pb.SampleRequest], context: Context
+        self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[bytes]:
-        """See the protocol. Yields serialised SampleResponse messages; `add_to_server` says so to gRPC."""
+        """See the protocol. Takes and yields serialised messages; `add_to_server` says so to gRPC."""
         async with _statuses(context):
-            first = await self._storage.changes.unless_draining(anext(requests, None))
-            if first is None or not first.HasField("open"):
+            first = read_sample_request(await self._storage.changes.unless_draining(anext(requests, b"")))
+            if not first.HasField("open"):
                 raise InvalidRequestError("open: the first request opens the stream")
             table = self._storage.table(table_name(first.open.table))
             credits = Credits(first.open.consumed_batches)
@@ -211,7 +212,7 @@ def add_to_server(service: ReplayService, server: grpc.aio.Server) -> None:
     handlers = {
         "Insert": stream(service.Insert, request_deserializer=None, response_serializer=answer),
         "Import": stream(service.Import, request_deserializer=None, response_serializer=answer),
-        "Sample": stream(service.Sample, request_deserializer=pb.SampleRequest.FromString),
+        "Sample": stream(service.Sample, request_deserializer=None, response_serializer=None),
     }
     name = pb.DESCRIPTOR.services_by_name["Replay"].full_name
     # Older gRPC takes the first handler that knows a method, newer the one registered last for it.
@@ -235,16 +236,19 @@ async def _statuses(context: Context) -> AsyncIterator[None]:
         await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
 
-async def _add_credits(requests: AsyncIterator[pb.SampleRequest], credits: Credits) -> None:
-    async for request in requests:
-        if request.HasField("open"):
-            credits.fail(InvalidRequestError("open: only the first request opens the stream"))
-        if request.consumed_batches > credits.sent:
-            problem = f"consumed_batches: {request.consumed_batches}, but {credits.sent} were sent"
-            credits.fail(InvalidRequestError(problem))
-            return
-        credits.consume(request.consumed_batches)
-        credits.add(request.credits)
+async def _add_credits(requests: AsyncIterator[bytes], credits: Credits) -> None:
+    try:
+        async for message in requests:
+            request = read_sample_request(message)
+            if request.HasField("open"):
+                raise InvalidRequestError("open: only the first request opens the stream")
+            if request.consumed_batches > credits.sent:
+                sent = f"{request.consumed_batches}, but {credits.sent} were sent"
+                raise InvalidRequestError(f"consumed_batches: {sent}")
+            credits.consume(request.consumed_batches)
+            credits.add(request.credits)
+    except InvalidRequestError as error:
+        credits.fail(error)
 
 
 def table_name(given: str) -> str:

@@ -16,6 +16,30 @@ async def read_all(call):
     return [response async for response in call]
 
 
+METHODS = pb.DESCRIPTOR.services_by_name["Replay"].methods_by_name
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("garbage", [b"\xff", b"\x0a\x7fcut", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"])
+async def test_bytes_that_are_no_message_are_told_as_that(replay, method, garbage):
+    async with replay() as client:
+        await client.register()
+        before = await client.status()
+        path = f"/vdfd.v1.Replay/{method}"
+        kind = METHODS[method]
+        if kind.client_streaming:
+            call = client.channel.stream_stream(path)(timeout=TIMEOUT_S)
+            await call.write(garbage)
+            answer = call.read()
+        elif kind.server_streaming:
+            answer = read_all(client.channel.unary_stream(path)(garbage, timeout=TIMEOUT_S))
+        else:
+            answer = client.channel.unary_unary(path)(garbage, timeout=TIMEOUT_S)
+        with refused(StatusCode.INVALID_ARGUMENT, "request: is no "):
+            await answer
+        assert await client.status() == before
+
+
 async def test_a_table_that_is_not_there_is_not_found(replay):
     async with replay(tables={"recent": {}}) as client:
         await client.register()
