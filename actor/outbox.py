@@ -10,13 +10,15 @@ from collections import deque
 from dataclasses import dataclass
 
 from common.codec import encode_episode
+from common.errors import FatalError
 from common.labels import label
-from common.types import Episode
+from common.payload import CodecError
+from common.types import EncodedEpisode, Episode
 from common.wire import insert_request
 
 GROUPS_IN_FLIGHT = 4
 """While so many groups are unacknowledged none is added, and what waits makes up a larger one."""
-GROUP_EPISODES = 16
+GROUP_EPISODES = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +80,7 @@ class Outbox:
         while episodes := self._take_waiting():
             began = time.perf_counter()
             with label("encoding"):
-                encoded = [encode_episode(episode, half=self._half) for episode in episodes]
+                encoded = [self._encode(episode) for episode in episodes]
             group = Group(
                 number=self._next_group,
                 request=insert_request(encoded, self._table),
@@ -91,6 +93,14 @@ class Outbox:
                 self._next_group += 1
                 self.pack_s += time.perf_counter() - began
                 self.changed.notify_all()
+
+    def _encode(self, episode: Episode) -> EncodedEpisode:
+        try:
+            return encode_episode(episode, half=self._half)
+        except CodecError as error:
+            raise FatalError(
+                f"An episode cannot be packed ({error}); set actor.encoding=lossless."
+            ) from error
 
     def next_after(self, number: int) -> Group | None:
         """The oldest unacknowledged group behind `number`."""

@@ -118,17 +118,16 @@ def open_payload(encoded: EncodedEpisode, spec: EnvSpec) -> Payload:
     count, rest = divmod(len(block) - _fixed_size(spec, length), word.itemsize)
     if count < 0 or rest:
         raise CodecError("payload", f"{len(block)} bytes are not {length} steps of this environment")
-    slots, start = length + 1, 4 * length + count * word.itemsize
-    data = np.frombuffer(block, np.uint8)
-    changed, avail, actions = np.split(
-        data[start:], np.cumsum((slots * _bytes_of(row_words(spec)), slots * _avail_bytes(spec)))
-    )
+    slots, data = length + 1, np.frombuffer(block, np.uint8)
+    changes_end = 4 * length + count * word.itemsize
+    changed_end = changes_end + slots * _bytes_of(row_words(spec))
+    avail_end = changed_end + slots * _avail_bytes(spec)
     return Payload(
-        reward=np.frombuffer(block, "<f4", length),
-        changes=np.frombuffer(block, word, count, 4 * length),
-        changed=changed.reshape(slots, -1),
-        avail_actions=avail.reshape(slots, -1),
-        actions=actions.reshape(length, spec.n_agents),
+        reward=data[: 4 * length].view("<f4"),
+        changes=data[4 * length : changes_end].view(word),
+        changed=data[changes_end:changed_end].reshape(slots, -1),
+        avail_actions=data[changed_end:avail_end].reshape(slots, -1),
+        actions=data[avail_end:].reshape(length, -1),
     )
 
 

@@ -39,6 +39,8 @@ def varint(number: int) -> bytes:
 
 def read_varint(data: Buffer, at: int) -> tuple[int, int]:
     """The number that begins at `at`, and where it ends. Raises CodecError if it does not end."""
+    if at < len(data) and data[at] <= 0x7F:  # most are small
+        return data[at], at + 1
     number = 0
     for place, byte in enumerate(data[at : at + _LONGEST_VARINT]):
         number |= (byte & 0x7F) << 7 * place

@@ -15,6 +15,7 @@ A actions.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,15 +126,23 @@ class EpisodeBatch:
 
 @labelled("decode")
 def decode_batch(
-    episodes: Sequence[EncodedEpisode], spec: EnvSpec, *, pin_memory: bool = False
+    episodes: Sequence[EncodedEpisode],
+    spec: EnvSpec,
+    *,
+    pin_memory: bool = False,
+    executor: Executor | None = None,
 ) -> EpisodeBatch:
-    """Unpacks episodes straight into a batch's arrays. Raises CodecError for a payload that does not fit."""
+    """Unpacks episodes straight into a batch's arrays, in the executor's threads if there is one.
+
+    Raises CodecError for a payload that does not fit.
+    """
     layout = Layout.of(np.array([episode.meta.length for episode in episodes], dtype=np.int64))
     batch = _allocate(layout, spec, pin_memory=pin_memory)
     arrays = {name: tensor.numpy() for name, tensor in batch.tensors().items()}
     ordered = [episodes[position] for position in layout.order_B]
-    for ranks in _chunks(ordered, spec):
-        _unpack_chunk(ordered, ranks, layout, spec, arrays)
+    chunks = list(_chunks(ordered, spec))
+    run = map if executor is None or len(chunks) == 1 else executor.map
+    list(run(lambda ranks: _unpack_chunk(ordered, ranks, layout, spec, arrays), chunks))
     return batch
 
 

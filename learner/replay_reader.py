@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import grpc
@@ -34,6 +35,9 @@ from learner.prioritised import Sampling
 from protos import replay_pb2 as pb
 
 log = logging.getLogger(__name__)
+
+DECODE_THREADS = 2
+"""NumPy and lz4 let go of Python's lock while they unpack a large episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,7 @@ class ReplayReader:
         self._call: grpc.Call | None = None
         self._batches, self._received_bytes, self._decode_s, self._streams = 0, 0, 0.0, 0
         self._waits = DataWaits()
+        self._executor = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._thread = Background("replay-reader", self._run, on_end=self._wake)
         self._thread.start()
 
@@ -141,6 +146,7 @@ class ReplayReader:
         if call is not None:
             cancel(call)
         self._thread.join()
+        self._executor.shutdown()
 
     def _count_trained(self) -> None:
         if self._in_training:
@@ -224,7 +230,9 @@ class ReplayReader:
                 self._changed.notify_all()
 
     def _decode(self, received: ReceivedBatch) -> EpisodeBatch:
-        batch = decode_batch(received.episodes, self._spec, pin_memory=self._pin_memory)
+        batch = decode_batch(
+            received.episodes, self._spec, pin_memory=self._pin_memory, executor=self._executor
+        )
         if not received.indices:
             return batch
         lengths_B = np.array([episode.meta.length for episode in received.episodes], dtype=np.int64)

@@ -14,6 +14,7 @@ from common import rpc
 from common.errors import FatalError
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
+from common.types import EnvSpec
 from protos import replay_pb2 as pb
 from tests.actor.service import proxy_to, replay_service, unused_address
 from tests.episodes import SPEC, make_episode
@@ -129,6 +130,52 @@ def test_a_full_queue_blocks_until_the_process_is_asked_to_stop(bound):
         assert held == 3 or "queue_bytes" in bound
 
 
+def test_episodes_of_the_largest_map_travel_in_messages_below_the_limit():
+    """Forty of 27m_vs_30m, of which nothing can be compressed, are 71 MB: more than one message may have."""
+    spec = EnvSpec(
+        env="synthetic",
+        map="27m_vs_30m",
+        n_agents=27,
+        n_actions=36,
+        obs_size=738,
+        state_size=1230,
+        episode_limit=180,
+        fallback_action=0,
+    )
+    episode = make_episode(spec, length=20)
+    with replay_service(max_episode_bytes=32 * 1024 * 1024) as service:
+        service.register(spec)
+        with writing(service.settings, queue_episodes=64, queue_bytes=10**9) as writer:
+            for seq in range(1, 41):
+                assert writer.put(
+                    dataclasses.replace(episode, meta=dataclasses.replace(episode.meta, seq=seq))
+                )
+            assert writer.drain(DRAIN_S)
+            assert writer.stats().sent_bytes > service.settings.max_message_bytes
+        assert service.status().counters.episodes == 40
+
+
+def test_half_precision_is_what_the_service_gets(service):
+    sizes = []
+    for encoding in ("lossless", "half"):
+        with writing(service.settings, encoding=encoding) as writer:
+            episode = make_episode(length=20)
+            meta = dataclasses.replace(episode.meta, session=encoding)
+            assert writer.put(dataclasses.replace(episode, meta=meta))
+            assert writer.drain(DRAIN_S)
+            sizes.append(writer.stats().sent_bytes)
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_what_half_precision_cannot_hold_ends_the_writer(service):
+    episode = make_episode()
+    beyond = dataclasses.replace(episode, state=np.full_like(episode.state, 1e6))
+    with writing(service.settings, encoding="half") as writer:
+        assert writer.put(beyond)
+        with pytest.raises(FatalError, match=r"state: .*actor\.encoding"):
+            writer.drain(DRAIN_S)
+
+
 def test_an_episode_larger_than_the_queue_passes_alone(service):
     with writing(service.settings, queue_bytes=10) as writer:
         put_all(writer, range(1, 4))
@@ -174,7 +221,7 @@ def test_the_end_of_the_run_is_noticed():
 
 def test_waiting_episodes_travel_in_one_group_and_few_groups_are_under_way():
     outbox = Outbox(table="", max_episodes=1000, max_bytes=10**9, group_bytes=10**9)
-    for seq in range(1, 101):
+    for seq in range(1, 401):
         outbox.add(make_episode(seq=seq))
     packer = threading.Thread(target=outbox.pack_groups)
     packer.start()
@@ -185,7 +232,7 @@ def test_waiting_episodes_travel_in_one_group_and_few_groups_are_under_way():
     assert outbox.next_after(GROUPS_IN_FLIGHT - 1) is None
     outbox.acknowledge(groups[0].seqs)
     assert wait_for_group(outbox, GROUPS_IN_FLIGHT).seqs[0] == 1 + GROUP_EPISODES * GROUPS_IN_FLIGHT
-    assert outbox.held == 100 - GROUP_EPISODES
+    assert outbox.held == 400 - GROUP_EPISODES
     with pytest.raises(ValueError, match="oldest group"):
         outbox.acknowledge(groups[2].seqs)
     outbox.close()

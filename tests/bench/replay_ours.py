@@ -10,6 +10,7 @@ An insert counts when it is acknowledged, a batch when its arrays are decoded an
 import dataclasses
 import sys
 import tempfile
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,18 @@ def make_episode(shape_name: str, seed: int, session: str) -> Episode:
     return Episode(meta=meta, actions=arrays["actions"].astype("u1"), **fields)
 
 
-def run_service(shape_name: str, fsync: str, data_dir: str, address: "Queue[str]") -> None:
+def started_service(shape_name: str, fsync: str, data_dir: str, window: int) -> tuple[BaseProcess, str]:
+    """The service as a process, which ends with this one, and its address."""
+    addresses = SPAWN.Queue()
+    service = SPAWN.Process(target=run_service, args=(window, fsync, data_dir, addresses))
+    service.start()
+    return service, addresses.get(timeout=TIMEOUT_S)
+
+
+def run_service(window: int, fsync: str, data_dir: str, address: "Queue[str]") -> None:
     settings = ReplaySettings(
         redis_appendfsync=fsync,
-        window_episodes=SHAPES[shape_name].window,
+        window_episodes=window,
         samples_per_insert=NO_LIMIT,
         insert_lead_episodes=NO_LIMIT,
         evaluation_interval=NO_LIMIT,
@@ -146,9 +155,13 @@ class Sampling:
         return self._done
 
 
+def register(address: str, shape_name: str) -> None:
+    with rpc.channel(RpcSettings(address=address)) as channel:
+        request = pb.RegisterSpecRequest(spec=spec_to_proto(spec_of(shape_name)))
+        ReplayStub(channel).RegisterSpec(request, timeout=TIMEOUT_S)
+
+
 def fill(address: str, shape_name: str) -> None:
-    stub = ReplayStub(rpc.channel(RpcSettings(address=address)))
-    stub.RegisterSpec(pb.RegisterSpecRequest(spec=spec_to_proto(spec_of(shape_name))), timeout=TIMEOUT_S)
     filling = Writing(address, shape_name, 0)
     for _ in range(FILL_EPISODES):
         filling.step(0)
@@ -158,11 +171,8 @@ def fill(address: str, shape_name: str) -> None:
 
 def main(shape_name: str, fsync: str) -> None:
     with tempfile.TemporaryDirectory() as data_dir:
-        addresses = SPAWN.Queue()
-        arguments = (shape_name, fsync, data_dir, addresses)
-        service = SPAWN.Process(target=run_service, args=arguments, daemon=True)
-        service.start()
-        address = addresses.get(timeout=TIMEOUT_S)
+        service, address = started_service(shape_name, fsync, data_dir, SHAPES[shape_name].window)
+        register(address, shape_name)
         fill(address, shape_name)
         writers = [Worker(Writing, address, shape_name, n + 1) for n in range(MAX_WRITERS)]
         sampler = Worker(Sampling, address, shape_name)
