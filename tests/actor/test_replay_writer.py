@@ -56,6 +56,23 @@ def test_all_episodes_arrive_and_the_counters_come_back(service):
     assert not writer.run_complete
 
 
+def test_episodes_enter_the_table_that_the_settings_name():
+    with replay_service(tables={"recent": {}}) as service:
+        service.register(SPEC)
+        for table in ("recent", "default"):
+            with writing(service.settings, table=table) as writer:
+                writer.put(make_episode(seq=1, session=table))
+                assert writer.drain(DRAIN_S)
+        assert {table.table: table.inserts for table in service.status().tables} == {
+            "default": 1,
+            "recent": 1,
+        }
+        with writing(service.settings, table="other") as writer:
+            writer.put(make_episode(seq=1, session="other"))
+            with pytest.raises(FatalError, match="NOT_FOUND: table: there is no 'other'"):
+                writer.drain(DRAIN_S)
+
+
 def test_lost_acknowledgements_lead_to_duplicates_not_to_double_episodes(service):
     with proxy_to(service) as proxy, writing(proxy.settings) as writer:
         put_all(writer, range(1, 4))

@@ -61,13 +61,13 @@ async def serving(data_dir, address="127.0.0.1:0", **changes):
 
 
 @contextlib.asynccontextmanager
-async def learning(address, run_dir):
+async def learning(address, run_dir, settings=SETTINGS):
     """A learner in a thread and its stop signal; it ends with the block even if the test has failed."""
     stop = StopSignal()
     learner = asyncio.create_task(
         asyncio.to_thread(
             run_learner,
-            settings=SETTINGS,
+            settings=settings,
             agent=AgentSettings(hidden_size=8),
             rpc=RpcSettings(address=address),
             seed=1,
@@ -146,6 +146,27 @@ async def test_training_says_what_the_episodes_of_a_prioritised_table_are_worth(
         importance = [weight for part in parts for weight in part.importance]
         assert len({round(weight, 6) for weight in importance}) > 1, "they are not alike any more"
         assert all(0 < weight <= 1 for weight in importance)
+
+
+async def test_a_queue_is_trained_on_to_its_end(tmp_path):
+    tables = {"recent": {"sampler": "fifo", "limiter": "queue", "window_episodes": BATCH_SIZE}}
+    settings = SETTINGS.model_copy(update={"table": "recent"})
+    async with (
+        serving(tmp_path, redis_url="memory://", tables=tables) as client,
+        learning(client.address, tmp_path / "run", settings) as (learner, _),
+    ):
+        await client.register()
+        inserting = client.inserting()
+        for seq in range(1, EPISODES + 1):
+            await inserting.send(message(seq, length=LENGTH), table="recent")
+        for _ in range(EPISODES):
+            await inserting.receive()
+        await until_weights(client, EPISODES // BATCH_SIZE)
+        await evaluate_all(client)
+        await learner
+        default, recent = (await client.status()).tables
+    assert (default.inserts, recent.inserts, recent.samples) == (0, EPISODES, EPISODES)
+    assert checkpoint.load(checkpoint.latest(tmp_path / "run")).step == EPISODES // BATCH_SIZE
 
 
 async def test_learner_and_service_both_restart_and_the_ratio_stays_exact(tmp_path):
