@@ -10,6 +10,7 @@ import numpy as np
 
 from actor.environment import Environment, EnvironmentStats, Frame, IntArray, StepResult, episode_seed
 from actor.policy import Policy
+from common.labels import label
 from common.types import Episode, EpisodeMeta
 
 
@@ -75,13 +76,16 @@ class Rollout:
         """Plays one step in every copy; returns the episodes that ended with it."""
         began = time.perf_counter()
         if self._frame is None or not self._playing_K.all():
-            self._frame = self._begin()
+            with label("beginning of episodes"):
+                self._frame = self._begin()
         ready = time.perf_counter()
-        actions, self._hidden_KND = self._policy.act(
-            self._frame, self._last_actions_KN, self._hidden_KND, epsilon=epsilon
-        )
+        with label("policy"):
+            actions, self._hidden_KND = self._policy.act(
+                self._frame, self._last_actions_KN, self._hidden_KND, epsilon=epsilon
+            )
         chosen = time.perf_counter()
-        result = self._environment.step(actions)
+        with label("environment step"):
+            result = self._environment.step(actions)
         self._policy_s += chosen - ready
         self._environment_s += (ready - began) + (time.perf_counter() - chosen)
         self._write_step(actions, result)

@@ -277,6 +277,33 @@ def plot(
     plotting.plot_runs(runs, out or Path("plots"), algorithms=names, unfinished=unfinished)
 
 
+@app.command()
+@takes_configuration
+def profile(
+    sources: Sources,
+    learner_steps: Annotated[
+        int, typer.Option(min=0, help="Learner steps that are recorded; 0 leaves the learner out.")
+    ] = 20,
+    actor_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of an actor that are recorded; 0 leaves it out.")
+    ] = 200,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the traces go.")] = Path("profiles"),
+) -> None:
+    """Shows where a learner's and an actor's step go: a table of each, and a trace for Perfetto.
+
+    It plays a few episodes with random weights to train on, and needs no cluster.
+
+    Examples:
+
+      vdfd profile --algo vdfd --map 3m
+
+      vdfd profile --algo qmix --map 2s3z --actor-steps 0 learner.device=cuda learner.batch_size=64
+    """
+    from deploy.profile import profile as measure
+
+    measure(sources, out=out, learner_steps=learner_steps, actor_steps=actor_steps)
+
+
 @app.command("config")
 @takes_configuration
 def show_config(

@@ -9,6 +9,9 @@ from deploy.run_dir import RunDir
 from deploy.settings import Config
 from replay.server import serve
 
+READY = "Replay service at "
+"""What the process prints, with its address, as soon as it answers."""
+
 
 def serve_replay(config: Config, run_dir: Path, stop: StopSignal) -> None:
     """Serves until it is asked to stop."""
@@ -24,6 +27,6 @@ def serve_replay(config: Config, run_dir: Path, stop: StopSignal) -> None:
             data_dir=data_dir,
             stop=stop,
             metrics_settings=config.metrics,
-            on_ready=lambda address: print(f"Replay service at {address}", flush=True),
+            on_ready=lambda address: print(f"{READY}{address}", flush=True),
         )
     )
