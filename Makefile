@@ -58,6 +58,14 @@ $(REVERB_VENV)/.installed: Makefile
 	@$(REVERB_VENV)/bin/python $(PIP_INSTALL) 'dm-reverb[tensorflow]==0.14.0' psutil
 	@touch $@
 
+.PHONY: bench-e2e
+bench-e2e: install  ## Trains QMIX and VDFD on three SMAX maps for a minute each: steps per second, and who waits for whom.
+	$(VENV_PYTHON) -m tests.bench.end_to_end
+
+.PHONY: bench-actors
+bench-actors: install  ## Simulates 1 to 256 actors at StarCraft's pace: does the learner wait for data?
+	$(VENV_PYTHON) -m tests.bench.game_pace
+
 .PHONY: lint
 lint: install  ## Checks style.
 	$(VENV)/bin/ruff check .

@@ -3,11 +3,12 @@
 Every figure is what the processes tell Prometheus, from after the warm-up to the end of the measurement.
 The last line is one JSON object.
 
-    python -m tests.bench.end_to_end --map 3m --algorithm qmix --seconds 60
-    python -m tests.bench.end_to_end --map 3m --free-actors     # the rate limiter lets them run ahead
+    python -m tests.bench.end_to_end --maps 3m 2s3z --algorithms qmix vdfd --seconds 60
+    python -m tests.bench.end_to_end --maps 3m --free-actors     # the rate limiter lets them run ahead
 """
 
 import argparse
+import itertools
 import json
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.scrape import Look, free_ports, wait_until
+from tests.bench.scrape import Look, busy_s, free_ports, wait_until
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
@@ -25,8 +26,8 @@ EPYMARL_STEPS_PER_S = (67, 106)
 NO_LIMIT = 10**9
 
 
-def command(a: argparse.Namespace, run_dir: Path, port: int) -> list[str]:
-    options = ["--algo", a.algorithm, "--env", "smax", "--map", a.map, "--actors", str(a.actors)]
+def command(a: argparse.Namespace, map_name: str, algorithm: str, run_dir: Path, port: int) -> list[str]:
+    options = ["--algo", algorithm, "--env", "smax", "--map", map_name, "--actors", str(a.actors)]
     settings = [f"metrics.port={port}", "metrics.serve=true", *a.settings]
     if a.free_actors:
         settings.append(f"replay.insert_lead_episodes={NO_LIMIT}")
@@ -34,19 +35,22 @@ def command(a: argparse.Namespace, run_dir: Path, port: int) -> list[str]:
     return [sys.executable, *train, *options, *settings]
 
 
-def measure(a: argparse.Namespace, run_dir: Path) -> dict[str, tuple[Look, Look]]:
-    """Process -> its figures at the beginning and at the end."""
+def measure(
+    a: argparse.Namespace, map_name: str, algorithm: str, run_dir: Path
+) -> tuple[dict[str, tuple[Look, Look]], float]:
+    """Process -> its figures at the beginning and at the end; and the cores that all of the machine used."""
     names = ["replay", "learner", *(f"actor-{number}" for number in range(a.actors)), "evaluator"]
     first_port = free_ports(len(names))
     ports = dict(zip(names, range(first_port, first_port + len(names)), strict=True))
     with (run_dir.parent / "log").open("wb") as log:
-        train = subprocess.Popen(command(a, run_dir, first_port), stdout=log, stderr=log)
+        train = subprocess.Popen(command(a, map_name, algorithm, run_dir, first_port), stdout=log, stderr=log)
         try:
             wait_until(ports["learner"], "vdfd_learner_steps_total", 1.0, START_TIMEOUT_S)
             time.sleep(a.warm_up)
-            before = {name: Look.at(port) for name, port in ports.items()}
+            before, machine = {name: Look.at(port) for name, port in ports.items()}, busy_s()
             time.sleep(a.seconds)
-            return {name: (before[name], Look.at(port)) for name, port in ports.items()}
+            cores = (busy_s() - machine) / a.seconds
+            return {name: (before[name], Look.at(port)) for name, port in ports.items()}, cores
         finally:
             train.send_signal(signal.SIGINT)
             train.wait(STOP_TIMEOUT_S)
@@ -73,7 +77,7 @@ def actor_shares(before: Look, after: Look) -> dict[str, float]:
     return {short: after.rate_since(before, name) for short, name in names.items()}
 
 
-def summarise(a: argparse.Namespace, looks: dict[str, tuple[Look, Look]]) -> dict[str, object]:
+def summarise(a: argparse.Namespace, looks: dict[str, tuple[Look, Look]], cores: float) -> dict[str, object]:
     replay, learner = looks["replay"], looks["learner"]
     env_steps_s = replay[1].rate_since(replay[0], "vdfd_run_env_steps_total")
     episodes_s = replay[1].rate_since(replay[0], "vdfd_run_episodes_total")
@@ -84,8 +88,6 @@ def summarise(a: argparse.Namespace, looks: dict[str, tuple[Look, Look]]) -> dic
     shares["evaluator"] = {"idle": evaluator[1].rate_since(evaluator[0], "vdfd_evaluator_idle_seconds_total")}
     cpu = {name: b.rate_since(a_, "process_cpu_seconds_total") for name, (a_, b) in looks.items()}
     return {
-        "map": a.map,
-        "algorithm": a.algorithm,
         "actors": a.actors,
         "settings": a.settings + ["limiter off for actors"] * a.free_actors,
         "seconds": a.seconds,
@@ -96,41 +98,49 @@ def summarise(a: argparse.Namespace, looks: dict[str, tuple[Look, Look]]) -> dic
         "samples_per_insert": round(batches_s / episodes_s, 1) if episodes_s else None,
         "times_epymarl_2s3z": [round(env_steps_s / theirs, 1) for theirs in EPYMARL_STEPS_PER_S],
         "shares": {name: {k: round(v, 3) for k, v in part.items()} for name, part in shares.items()},
-        "cores_used": {name: round(cores, 2) for name, cores in cpu.items()},
+        "cores_used": {name: round(used, 2) for name, used in cpu.items()},
+        "cores_used_by_others": round(cores - sum(cpu.values()), 2),
     }
 
 
-def show(result: dict) -> None:
+def show(map_name: str, algorithm: str, result: dict) -> None:
     print(
-        f"{result['algorithm']} on {result['map']}: {result['env_steps_per_s']} environment steps/s, "
+        f"{algorithm} on {map_name}: {result['env_steps_per_s']} environment steps/s, "
         f"{result['learner_steps_per_s']} learner steps/s, {result['samples_per_insert']} samples per insert"
     )
     for name, parts in result["shares"].items():
         listed = "  ".join(f"{part} {share:.1%}" for part, share in parts.items() if share >= 0.0005)
         print(f"  {name:10} {listed}  ({result['cores_used'][name]:.2f} cores)")
-    print(f"  replay     ({result['cores_used']['replay']:.2f} cores)")
+    print(
+        f"  replay     ({result['cores_used']['replay']:.2f} cores); "
+        f"Redis and all else on this machine ({result['cores_used_by_others']:.2f} cores)",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--map", default="3m")
-    parser.add_argument("--algorithm", default="qmix")
+    parser.add_argument("--maps", nargs="+", default=["3m", "2s3z", "5m_vs_6m"])
+    parser.add_argument("--algorithms", nargs="+", default=["qmix", "vdfd"])
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--warm-up", type=float, default=30.0, help="seconds after the first learner step")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--free-actors", action="store_true", help="let actors run ahead without a limit")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", default=[], dest="settings", metavar="KEY=VALUE")
     a = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            looks = measure(a, Path(folder) / "run")
-        except (TimeoutError, OSError) as error:
-            sys.exit(f"{error}\n{(Path(folder) / 'log').read_text()[-3000:]}")
-        result = summarise(a, looks)
-    show(result)
-    print(json.dumps(result))
+    results = {}
+    for map_name, algorithm in itertools.product(a.maps, a.algorithms):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                looks, cores = measure(a, map_name, algorithm, Path(folder) / "run")
+            except (TimeoutError, OSError) as error:
+                sys.exit(f"{error}\n{(Path(folder) / 'log').read_text()[-3000:]}")
+        result = summarise(a, looks, cores)
+        show(map_name, algorithm, result)
+        results[f"{algorithm} {map_name}"] = result
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from common import rpc
 from common.codec import encode_episode
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
-from tests.bench.scrape import Look, free_ports, wait_until
+from tests.bench.scrape import Look, busy_s, free_ports, wait_until
 from tests.bench.simulated_actors import SimulatedActor, record
 
 RECORDED = 64
@@ -73,7 +73,7 @@ def cluster(a: argparse.Namespace, folder: Path) -> Iterator[tuple[RpcSettings, 
 def measure(actors: list[SimulatedActor], seconds: float, replay_port: int, learner_port: int) -> dict:
     """What happens in a stretch of time."""
 
-    def look() -> tuple[Look, Look, float, int, int, float]:
+    def look() -> tuple[Look, Look, float, int, int, float, float]:
         stats = [actor.writer.stats() for actor in actors]
         return (
             Look.at(replay_port),
@@ -82,6 +82,7 @@ def measure(actors: list[SimulatedActor], seconds: float, replay_port: int, lear
             sum(actor.offered for actor in actors),
             sum(actor.fetched_bytes() for actor in actors),
             sum(os.times()[:2]),
+            busy_s(),
         )
 
     before = look()
@@ -92,6 +93,12 @@ def measure(actors: list[SimulatedActor], seconds: float, replay_port: int, lear
     learner = lambda name: after[1].rate_since(before[1], name)  # noqa: E731
     limiter = learner("vdfd_learner_limiter_wait_seconds_total")
     data = learner("vdfd_learner_data_wait_seconds_total") - limiter
+    cores = {
+        "replay": replay("process_cpu_seconds_total"),
+        "learner": learner("process_cpu_seconds_total"),
+        "actors": (after[5] - before[5]) / elapsed,
+    }
+    cores["others"] = (after[6] - before[6]) / elapsed - sum(cores.values())
     return {
         "actors": len(actors),
         "offered_per_s": (after[3] - before[3]) / elapsed,
@@ -104,9 +111,7 @@ def measure(actors: list[SimulatedActor], seconds: float, replay_port: int, lear
         "decode_beside": learner("vdfd_learner_decode_seconds_total"),
         "batches_mb_per_s": replay("vdfd_replay_sampled_bytes_total") / 1e6,
         "weights_mb_per_s": (after[4] - before[4]) / elapsed / 1e6,
-        "replay_cores": replay("process_cpu_seconds_total"),
-        "learner_cores": learner("process_cpu_seconds_total"),
-        "actors_cores": (after[5] - before[5]) / elapsed,
+        **{f"{name}_cores": used for name, used in cores.items()},
     }
 
 
@@ -151,7 +156,7 @@ def show(row: dict) -> None:
         f"limiter {row['limiter_wait']:.1%}, data {row['data_wait']:.2%}; "
         f"actors wait {row['actor_wait']:.1%}; "
         f"cores: replay {row['replay_cores']:.2f}, learner {row['learner_cores']:.2f}, "
-        f"actors {row['actors_cores']:.2f}",
+        f"actors {row['actors_cores']:.2f}, Redis and others {row['others_cores']:.2f}",
         flush=True,
     )
 
@@ -166,7 +171,7 @@ def main() -> None:
     parser.add_argument("--period", type=float, default=10.0, help="seconds per episode and actor")
     parser.add_argument("--settle", type=float, default=10.0, help="seconds before each measurement")
     parser.add_argument("--seconds", type=float, default=30.0, help="seconds of each measurement")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", default=[], dest="settings", metavar="KEY=VALUE")
     a = parser.parse_args()
     rows = run(a)
     rounded = [{key: round(value, 3) for key, value in row.items()} for row in rows]

@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 FIRST_PORT, LAST_PORT = 20_000, 32_000  # below the range of outgoing connections
@@ -43,6 +44,12 @@ class Look:
         """How much a counter rose per second; of seconds that is a share of time."""
         key = (name, *labels)
         return (self.values.get(key, 0.0) - before.values.get(key, 0.0)) / (self.at_s - before.at_s)
+
+
+def busy_s() -> float:
+    """Seconds that all cores of this machine have worked, whoever for."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
 
 
 def wait_until(port: int, name: str, at_least: float, timeout_s: float) -> None:
