@@ -106,13 +106,13 @@ class EpisodeBatch:
         first = self.actions_PN.new_full((self.batch_size, self.actions_PN.shape[1]), -1)
         return torch.cat((first, self.actions_PN))
 
-    @labelled("copy to device")
     def row_actions(self) -> Tensor:
         """int64 [R, N]: the actions taken in each row; 0 in the last slot of an episode, which is no step."""
         actions = self.actions_PN.new_zeros(len(self.obs_RNO), self.actions_PN.shape[1])
         actions[self.step_rows_P] = self.actions_PN
         return actions
 
+    @labelled("copy to device")
     def to(self, device: torch.device) -> "EpisodeBatch":
         """The batch on a device; copies from pinned memory do not block."""
         moved = {name: value.to(device, non_blocking=True) for name, value in self.tensors().items()}

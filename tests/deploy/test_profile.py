@@ -71,6 +71,7 @@ def test_the_learner_s_table_and_trace_name_its_parts(vdfd, tmp_path):
     }
     assert parts <= shares(output).keys()
     assert sum(shares(output).values()) == pytest.approx(100, abs=2)  # of rounded figures
+    assert "\n  copy to device" in output, "it is a part of the step itself"
     assert "decode" in output[output.index("beside it") :]
     assert {part for part in parts if "backward of" not in part} | {"decode"} <= labels(
         tmp_path / "profiles" / "learner.json"
