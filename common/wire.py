@@ -19,6 +19,8 @@ _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _LONGEST_VARINT = 10
 
+_ONE_BYTE = [bytes([number]) for number in range(0x80)]
+
 Buffer = bytes | memoryview
 
 
@@ -29,6 +31,8 @@ def delimited(field: int, size: int) -> bytes:
 
 def varint(number: int) -> bytes:
     """A number as protobuf writes it."""
+    if number <= 0x7F:
+        return _ONE_BYTE[number]
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -32,7 +32,7 @@ from learner.prioritised import Sampling
 IntArray = npt.NDArray[np.int64]
 AnyArray = npt.NDArray[Any]
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 512 * 1024
 """Episodes are unpacked together up to this size: small ones cost a call each otherwise."""
 
 

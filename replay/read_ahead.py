@@ -36,6 +36,7 @@ async def read_ahead(
             yield await task
     finally:
         reader.cancel()
+        await asyncio.wait((reader,))  # so that the source may be closed
         while not started.empty():
             if (left := started.get_nowait()) is not None:
                 left.cancel()

@@ -23,8 +23,9 @@ from replay.admission import (
 from replay.answers import insert_response, status_response
 from replay.errors import InvalidRequestError, StateConflictError, UnavailableError, UnknownTableError
 from replay.inserter import Inserter
+from replay.read_ahead import read_ahead
 from replay.report import Reporter
-from replay.sampler import Credits, Limiter, Sampler
+from replay.sampler import Batch, Credits, Limiter, Sampler
 from replay.settings import DEFAULT_TABLE, ReplaySettings
 from replay.stats import InsertRecorder
 from replay.storage import Storage
@@ -32,6 +33,9 @@ from replay.waiting import claim_evaluation, fetch_weights, wait_seconds
 from replay.window_reader import read_window
 
 Context = grpc.aio.ServicerContext[object, object]
+
+BATCHES_AHEAD = 1
+"""Batches of one stream that are drawn and read while the one before is sent."""
 
 
 class ReplayService(pb_grpc.ReplayServicer):
@@ -124,9 +128,10 @@ class ReplayService(pb_grpc.ReplayServicer):
             credits.add(first.credits)
             reader = asyncio.ensure_future(_add_credits(requests, credits))
             batches = self._sampler.batches(table, first.open.batch_size, credits)
+            ahead = read_ahead(batches, _as_it_is, BATCHES_AHEAD, self._storage.changes)
             try:
-                async with aclosing(batches):
-                    async for item in batches:
+                async with aclosing(batches), aclosing(ahead) as items:
+                    async for item in items:
                         if isinstance(item, Limiter):
                             yield wire.limiter(holds=item is Limiter.HOLDS)
                             continue
@@ -234,6 +239,10 @@ async def _statuses(context: Context) -> AsyncIterator[None]:
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
     except UnavailableError as error:
         await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+
+async def _as_it_is(item: Batch | Limiter) -> Batch | Limiter:
+    return item
 
 
 async def _add_credits(requests: AsyncIterator[bytes], credits: Credits) -> None:

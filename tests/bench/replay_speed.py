@@ -10,6 +10,7 @@ A last pass has Redis sync after every command (`always`). The last line is one 
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -50,7 +51,11 @@ class System:
     def __init__(self, name: str, python: str, module: str, *arguments: str) -> None:
         self.name = name
         self._program = subprocess.Popen(
-            [python, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},  # TensorFlow's remarks about missing GPUs
         )
         self._answer()
 
