@@ -11,7 +11,7 @@ from actor.environment import episode_seed
 from actor.joining import join_run
 from actor.metrics import actor_figures
 from actor.play_log import PlayLog
-from actor.policy import Policy, epsilon_at
+from actor.policy import Policy
 from actor.registry import check_environment, make_environment
 from actor.replay_writer import ReplayWriter
 from actor.rollout import Rollout
@@ -19,6 +19,7 @@ from actor.settings import ActorSettings, EnvSettings
 from actor.weights_client import WeightsClient
 from common import rpc as rpc_factory
 from common.errors import BadInputError
+from common.exploration import epsilon_at
 from common.lifecycle import StopSignal
 from common.metrics import serving_metrics
 from common.settings import NO_METRICS, AgentSettings, MetricsSettings, RpcSettings
@@ -62,7 +63,9 @@ def run_actor(
         stack.callback(writer.close)
         # An actor that is started again plays other episodes than the first time.
         seeds = (seed, zlib.crc32(name.encode()), start.episodes)
-        policy = Policy(environment.spec, agent, seed=episode_seed((*seeds, 1), 0))
+        policy = Policy(
+            environment.spec, agent, seed=episode_seed((*seeds, 1), 0), choice=agent.action_choice
+        )
         session = uuid.uuid4().hex
         rollout = Rollout(environment, policy, actor=name, session=session, seeds=(*seeds, 0))
         play_log = PlayLog()

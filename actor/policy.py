@@ -1,4 +1,4 @@
-"""Chooses actions: the agent network on the CPU, all copies in one call, epsilon-greedy.
+"""Chooses actions: the agent network on the CPU, all copies in one call, with a share of random ones.
 
 Shapes: K copies, N agents, A actions, D hidden.
 """
@@ -9,22 +9,25 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from actor.environment import Frame, IntArray
-from actor.settings import ExplorationSettings
 from common.agent import AgentNetwork, load_weights
 from common.errors import FatalError
-from common.settings import AgentSettings
+from common.settings import ActionChoice, AgentSettings
 from common.types import BoolArray, EnvSpec, FloatArray, Weights
 
 
 class Policy:
     """The joint policy. Hidden states go in and come out; only weights and chance are held."""
 
-    def __init__(self, spec: EnvSpec, settings: AgentSettings, *, seed: int) -> None:
+    def __init__(
+        self, spec: EnvSpec, settings: AgentSettings, *, seed: int, choice: ActionChoice = "greedy"
+    ) -> None:
+        """A test plays greedily whatever the agent is trained for; `choice` is for training."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._network = AgentNetwork(spec, settings)
         self._network.requires_grad_(False)
         self._rng = np.random.default_rng(seed)
+        self._choice = choice
         self.spec = spec
         self.weights = Weights()
         """What plays now; version 0 is the random network from the seed."""
@@ -55,10 +58,14 @@ class Policy:
         """Actions [K, N] and the next hidden states.
 
         Each agent takes, with probability epsilon, any of its available actions with equal chance, and
-        else the available one of the highest Q-value. `last_actions_KN` is -1 where there is none.
+        else what its kind of choice says: the available one of the highest value, or one drawn from the
+        softmax of the available ones' values. `last_actions_KN` is -1 where there is none.
         """
         q_KNA, hidden_KND = self.q_values(frame, last_actions_KN, hidden_KND)
-        actions = greedy_actions(q_KNA, frame.avail_actions_KNA)
+        if self._choice == "softmax":
+            actions = drawn_actions(q_KNA, frame.avail_actions_KNA, self._rng)
+        else:
+            actions = greedy_actions(q_KNA, frame.avail_actions_KNA)
         if epsilon > 0:
             explore_KN = self._rng.random(actions.shape) < epsilon
             actions = np.where(explore_KN, random_actions(frame.avail_actions_KNA, self._rng), actions)
@@ -83,13 +90,13 @@ def greedy_actions(q_KNA: FloatArray, avail_actions_KNA: BoolArray) -> IntArray:
     return chosen
 
 
+def drawn_actions(logits_KNA: FloatArray, avail_actions_KNA: BoolArray, rng: np.random.Generator) -> IntArray:
+    """One available action of each agent, by the softmax of the available ones' logits (Gumbel's trick)."""
+    noise_KNA = rng.gumbel(size=logits_KNA.shape).astype(np.float32)
+    return greedy_actions(logits_KNA + noise_KNA, avail_actions_KNA)
+
+
 def random_actions(avail_actions_KNA: BoolArray, rng: np.random.Generator) -> IntArray:
     """One available action of each agent, all of them equally likely."""
     chosen: IntArray = np.where(avail_actions_KNA, rng.random(avail_actions_KNA.shape), -1.0).argmax(axis=-1)
     return chosen
-
-
-def epsilon_at(settings: ExplorationSettings, env_steps: int) -> float:
-    """Exploration after `env_steps` steps of all actors together: linear, then constant."""
-    progress = min(env_steps / settings.epsilon_anneal_steps, 1.0)
-    return settings.epsilon_start + progress * (settings.epsilon_finish - settings.epsilon_start)

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from common.settings import Fraction, PositiveFloat, PositiveInt, Settings
+from common.exploration import ExplorationSettings
+from common.settings import PositiveFloat, PositiveInt, Settings
 
 
 class EnvSettings(Settings):
@@ -16,15 +17,6 @@ class EnvSettings(Settings):
     """Map or task of that environment."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of that environment; it checks them itself."""
-
-
-class ExplorationSettings(Settings):
-    """Epsilon-greedy over available actions; epsilon falls linearly in the run's global step count."""
-
-    epsilon_start: Fraction = 1.0
-    epsilon_finish: Fraction = 0.05
-    epsilon_anneal_steps: PositiveInt = 50_000
-    """Global environment steps, of all actors together."""
 
 
 class ActorSettings(Settings):

@@ -1,12 +1,13 @@
 """Settings that more than one part needs, and the base class of all settings."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+ActionChoice: TypeAlias = Literal["greedy", "softmax"]
 
 
 class Settings(BaseModel):
@@ -75,3 +76,6 @@ class AgentSettings(Settings):
 
     hidden_size: PositiveInt = 64
     """Width of the GRU."""
+    action_choice: ActionChoice = "greedy"
+    """What an actor does when it does not explore: take the best action, or draw one from the softmax of
+    the network's outputs (COMA). Tests always take the best."""

@@ -93,6 +93,7 @@ def learner(sources: Sources, run_dir: RunDirOption = MANUAL_RUN_DIR) -> None:
     run_learner(
         settings=config.learner,
         agent=config.agent,
+        exploration=config.actor.exploration,
         rpc=config.rpc,
         metrics=config.metrics,
         seed=config.run.seed,

@@ -80,6 +80,10 @@ class Config(Settings):
                 "actor.lockstep needs run.actors=1 and actor.copies=1, "
                 f"not {self.run.actors} and {self.actor.copies}"
             )
+        if self.actor.lockstep and self.replay.all_tables[self.learner.table].limiter == "queue":
+            raise ValueError(
+                "actor.lockstep waits for a learner step per episode; limiter=queue has one per batch"
+            )
         return self
 
     def _tables_fit(self) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from common import rpc as rpc_factory
 from common.errors import FatalError
+from common.exploration import ExplorationSettings
 from common.lifecycle import StopSignal
 from common.metrics import Figure, serving_metrics
 from common.settings import NO_METRICS, AgentSettings, MetricsSettings, RpcSettings
@@ -31,6 +32,7 @@ def run_learner(
     *,
     settings: LearnerSettings,
     agent: AgentSettings,
+    exploration: ExplorationSettings,
     rpc: RpcSettings,
     seed: int,
     run_dir: Path,
@@ -44,7 +46,9 @@ def run_learner(
     device = choose_device(settings.device)
     prepare_torch(settings, seed)
     try:
-        _train(settings, agent, rpc, metrics, seed=seed, device=device, run_dir=run_dir, stop=stop)
+        _train(
+            settings, agent, exploration, rpc, metrics, seed=seed, device=device, run_dir=run_dir, stop=stop
+        )
     except OSError as error:
         raise FatalError(f"the learner cannot write to {run_dir} or read from it: {error}") from error
     except torch.OutOfMemoryError as error:
@@ -57,6 +61,7 @@ def run_learner(
 def _train(
     settings: LearnerSettings,
     agent: AgentSettings,
+    exploration: ExplorationSettings,
     rpc: RpcSettings,
     metrics: MetricsSettings,
     *,
@@ -70,7 +75,7 @@ def _train(
         spec = wait_for_spec(channel, rpc, stop)
         if spec is None:
             return
-        algorithm = build_algorithm(spec, agent, settings, device=device, seed=seed)
+        algorithm = build_algorithm(spec, agent, settings, exploration=exploration, device=device, seed=seed)
         step = resume(run_dir, algorithm, spec, agent, settings)
         log.info("training %s on %s %s with %s", settings.algorithm, spec.env, spec.map, device)
         title = f"{settings.algorithm} on {spec.env} {spec.map}"

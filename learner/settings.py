@@ -24,6 +24,15 @@ class QtranSettings(Settings):
     nopt_weight: NonNegativeFloat = 0.1
 
 
+class ComaSettings(Settings):
+    """COMA's critic; PyMARL's values."""
+
+    critic_hidden_size: PositiveInt = 128
+    critic_learning_rate: PositiveFloat = 5e-4
+    target_update_critic_steps: PositiveInt = 200
+    """Steps of the critic (one for every time of a batch) between copies of it to its target."""
+
+
 class LossWeights(Settings):
     """The betas of the overall loss (paper, "Components of the Learning Objective"; values ours)."""
 
@@ -89,7 +98,7 @@ class LearnerSettings(Settings):
     """The learner process."""
 
     algorithm: str = "vdfd"
-    """Registered name: vdfd, qmix, vdn, iql, qtran."""
+    """Registered name: vdfd, qmix, vdn, iql, qtran, coma."""
     batch_size: PositiveInt = 32
     """Episodes per step."""
     table: str = "default"
@@ -103,6 +112,7 @@ class LearnerSettings(Settings):
     optimiser: OptimiserSettings = OptimiserSettings()
     mixer: MixerSettings = MixerSettings()
     qtran: QtranSettings = QtranSettings()
+    coma: ComaSettings = ComaSettings()
     world_model: WorldModelSettings = WorldModelSettings()
     device: str = "auto"
     """auto: CUDA if there is a GPU, else the CPU; or cpu, cuda, cuda:1."""

@@ -1,12 +1,14 @@
 """What every algorithm offers to the training loop (learner/learner.py)."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from common.agent import AgentNetwork
-from common.settings import AgentSettings
+from common.exploration import ExplorationSettings
+from common.settings import ActionChoice, AgentSettings
 from common.types import EnvSpec
 from learner.batching import EpisodeBatch
 from learner.settings import LearnerSettings
@@ -18,6 +20,9 @@ class Algorithm(ABC):
     agent: AgentNetwork
     """The online agent network: what is published to the actors."""
 
+    action_choice: ClassVar[ActionChoice] = "greedy"
+    """What its actors must do when they don't explore."""
+
     priorities_B: Tensor | None = None
     """New priorities of the last step's episodes, longest first, where their table asks for them."""
 
@@ -28,6 +33,7 @@ class Algorithm(ABC):
         agent: AgentSettings,
         settings: LearnerSettings,
         *,
+        exploration: ExplorationSettings,
         device: torch.device,
         seed: int,
     ) -> None: ...

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.agent import AgentNetwork, greedy_actions
-from learner.algorithms.value_decomposition import Histories, ValueDecomposition, values_of
+from learner.algorithms.value_decomposition import ValueDecomposition
 from learner.batching import EpisodeBatch
+from learner.histories import Histories, values_of
 from learner.mixers import JointValue
 
 

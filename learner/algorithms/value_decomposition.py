@@ -6,30 +6,23 @@ A actions, S condition of the mixer. Row B + p is the row after step p.
 
 import copy
 from abc import abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from common.agent import AgentNetwork, greedy_actions
+from common.exploration import ExplorationSettings
 from common.labels import label
 from common.settings import AgentSettings
 from common.types import EnvSpec
 from learner.algorithms.base import Algorithm
+from learner.algorithms.saved_state import load_parts, save_parts
 from learner.batching import EpisodeBatch
+from learner.histories import Histories, histories, values_of
 from learner.optimiser import Optimiser
-from learner.packed_gru import packed_gru
 from learner.prioritised import mean_square
 from learner.settings import LearnerSettings
 from learner.targets import td_lambda_targets
-
-
-@dataclass(frozen=True, kw_only=True)
-class Histories:
-    """What the agent network makes of every row."""
-
-    hidden_RND: Tensor
-    q_RNA: Tensor
 
 
 class ValueDecomposition(Algorithm):
@@ -41,9 +34,11 @@ class ValueDecomposition(Algorithm):
         agent: AgentSettings,
         settings: LearnerSettings,
         *,
+        exploration: ExplorationSettings,
         device: torch.device,
         seed: int,
     ) -> None:
+        del exploration  # learning is off-policy
         torch.manual_seed(seed)
         self.spec, self.settings, self.device = spec, settings, device
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -88,9 +83,9 @@ class ValueDecomposition(Algorithm):
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """All losses by name, each a mean over real steps, and further scalars for the log."""
         with label("agent"):
-            online = self.histories(self.agent, batch)
+            online = histories(self.agent, batch)
         with torch.no_grad(), label("target agent"):
-            target = self.histories(self.target_agent, batch)
+            target = histories(self.target_agent, batch)
         condition_RS, losses = self.mixing(batch, target)
         with label("mixer"):
             value_losses, metrics = self.value_losses(batch, online, target, condition_RS)
@@ -118,13 +113,6 @@ class ValueDecomposition(Algorithm):
         """Nothing beyond the log."""
         del batch
         return {}
-
-    def histories(self, network: AgentNetwork, batch: EpisodeBatch) -> Histories:
-        """The agent network unrolled over every episode from its start."""
-        rows, agents, _ = batch.obs_RNO.shape
-        embedded = network.embedded(batch.obs_RNO, batch.last_actions()).view(rows * agents, -1)
-        hidden = packed_gru(network.gru, embedded, batch.row_sizes_T * agents).view(rows, agents, -1)
-        return Histories(hidden_RND=hidden, q_RNA=network.q(hidden))
 
     def value_losses(
         self, batch: EpisodeBatch, online: Histories, target: Histories, condition_RS: Tensor
@@ -168,30 +156,11 @@ class ValueDecomposition(Algorithm):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, optimiser, counter and random state as named tensors."""
-        return {
-            **{f"online/{name}": value for name, value in self.online.state_dict().items()},
-            **{f"target/{name}": value for name, value in self.target.state_dict().items()},
-            **{f"optimiser/{name}": value for name, value in self.optimiser.state_dict().items()},
-            "steps": torch.tensor(self.steps),
-            "generator": self.generator.get_state(),
-        }
+        return save_parts(self._parts(), {"steps": self.steps}, self.generator)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes up a saved state."""
-        try:
-            self.online.load_state_dict(_below("online/", state))
-            self.target.load_state_dict(_below("target/", state))
-            self.optimiser.load_state_dict(_below("optimiser/", state))
-            self.steps = int(state["steps"])
-            self.generator.set_state(state["generator"].cpu())
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"the saved state does not fit this algorithm: {error}") from error
+        self.steps = load_parts(state, self._parts(), ("steps",), self.generator)["steps"]
 
-
-def values_of(q_PNA: Tensor, actions_PN: Tensor) -> Tensor:
-    """Q-values [P, N] of these actions."""
-    return q_PNA.gather(-1, actions_PN.unsqueeze(-1)).squeeze(-1)
-
-
-def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    def _parts(self) -> dict[str, nn.Module | Optimiser]:
+        return {"online": self.online, "target": self.target, "optimiser": self.optimiser}

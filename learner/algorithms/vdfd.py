@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from common.agent import AgentNetwork
 from common.labels import label
 from learner import health
-from learner.algorithms.value_decomposition import Histories, ValueDecomposition, values_of
+from learner.algorithms.value_decomposition import ValueDecomposition
 from learner.batching import EpisodeBatch
+from learner.histories import Histories, histories, values_of
 from learner.imagination import Imagined, Rollout, imagine
 from learner.mixers import QmixMixer
 from learner.world_model import Beliefs, WorldModel
@@ -81,13 +82,13 @@ class Vdfd(ValueDecomposition):
         state = self.generator.get_state()
         figures = {}
         with torch.no_grad():
-            target = self.histories(self.target_agent, batch)
+            target = histories(self.target_agent, batch)
             _, beliefs = self.world_model.losses(batch, target.hidden_RND, self.generator)
             if self.settings.world_model.prior:
                 measured = (self.world_model, self.target_agent, beliefs, target.hidden_RND, batch)
                 figures = health.measure(*measured)
             terms_KRF = self.summarise.terms(self._imagine(batch, beliefs, target))
-            q_RNA = self.histories(self.agent, batch).q_RNA
+            q_RNA = histories(self.agent, batch).q_RNA
         self.generator.set_state(state)  # measuring must not change what is trained
         return {**figures, **self._mixer_inputs(batch, q_RNA, terms_KRF)}
 

@@ -8,10 +8,11 @@ import torch
 
 from actor import main
 from actor.main import run_actor
-from actor.settings import ActorSettings, EnvSettings, ExplorationSettings
+from actor.settings import ActorSettings, EnvSettings
 from common.agent import AgentNetwork, pack_weights
 from common.codec import decode_episode, episode_from_proto
 from common.errors import BadInputError, FatalError
+from common.exploration import ExplorationSettings
 from common.lifecycle import StopSignal
 from common.settings import AgentSettings, RpcSettings
 from protos import replay_pb2 as pb

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from actor.environment import Frame
-from actor.policy import Policy, epsilon_at, greedy_actions, random_actions
-from actor.settings import ExplorationSettings
+from actor.policy import Policy, greedy_actions, random_actions
 from common.agent import AgentNetwork, pack_weights
 from common.errors import FatalError
+from common.exploration import ExplorationSettings, epsilon_at
 from common.settings import AgentSettings
 from common.types import Weights
 from tests.episodes import SPEC
@@ -68,6 +68,35 @@ def test_exploration_is_uniform_over_available_actions(rng):
     np.testing.assert_array_equal(counts[[0, 3, 4]], 0)
     # 20 000 draws: the standard error of a third of them is 67.
     assert (np.abs(counts[[1, 2, 5]] - 20_000 / 3) < 5 * 67).all()
+
+
+def test_a_softmax_policy_draws_by_its_logits_among_what_is_available(rng):
+    copies, logits = 20_000, np.array([1.0, 5.0, 0.0, -1.0])
+    network = AgentNetwork(SPEC, AGENT)
+    torch.nn.init.zeros_(network.head.weight)
+    network.head.bias.data = torch.full((A,), 9.0)
+    network.head.bias.data[:4] = torch.tensor(logits)
+    frame = random_frame(rng, copies)
+    frame.avail_actions_KNA[...] = False
+    frame.avail_actions_KNA[..., [0, 2, 3]] = True
+    policy = Policy(SPEC, AGENT, seed=2, choice="softmax")
+    policy.load(pack_weights(network, session="s", version=1))
+    epsilon = 0.3
+    actions, _ = policy.act(frame, nothing_before(copies), policy.initial_hidden(copies), epsilon=epsilon)
+    softmax = np.exp(logits[[0, 2, 3]]) / np.exp(logits[[0, 2, 3]]).sum()
+    expected = (1 - epsilon) * softmax + epsilon / 3  # what COMA's learner takes it to be
+    shares = np.bincount(actions.ravel(), minlength=A) / actions.size
+    assert shares[[0, 2, 3]].sum() == 1.0
+    assert (np.abs(shares[[0, 2, 3]] - expected) < 5 * 0.5 / np.sqrt(actions.size)).all()
+
+
+def test_a_policy_for_tests_is_greedy_whatever_the_agent_learns_from(rng):
+    settings = AGENT.model_copy(update={"action_choice": "softmax"})
+    frame, policy = random_frame(rng), Policy(SPEC, settings, seed=2)
+    start = nothing_before(), policy.initial_hidden(K)
+    q, _ = policy.q_values(frame, *start)
+    actions, _ = policy.act(frame, *start, epsilon=0.0)
+    np.testing.assert_array_equal(actions, greedy_actions(q, frame.avail_actions_KNA))
 
 
 def test_epsilon_is_the_share_of_explored_actions(rng):

@@ -11,6 +11,7 @@ import time
 import torch
 
 from common.codec import encode_episode
+from common.exploration import ExplorationSettings
 from common.settings import AgentSettings
 from common.types import EnvSpec
 from learner.algorithms.registry import ALGORITHMS, build_algorithm
@@ -57,7 +58,9 @@ def measure(algorithm_name: str, map_name: str, *, threads: int, repeats: int, d
     spec = smac_spec(map_name)
     batch = full_batch(spec).to(place)
     settings = LearnerSettings(algorithm=algorithm_name)
-    algorithm = build_algorithm(spec, AgentSettings(), settings, device=place, seed=0)
+    algorithm = build_algorithm(
+        spec, AgentSettings(), settings, exploration=ExplorationSettings(), device=place, seed=0
+    )
     for _ in range(2):
         algorithm.train_step(batch)
     memory, times = PeakMemory(), []

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from actor.policy import epsilon_at
+from common.exploration import epsilon_at
 from deploy.config import Sources, load_config
 
 PLAYED = re.compile(r"run at (\d+) env steps.* epsilon ([\d.]+)")

@@ -19,7 +19,8 @@ def test_every_preset_builds_and_names_its_algorithm():
     for name in preset_names():
         config = load_config(Sources(preset=name))
         assert config.learner.algorithm in ALGORITHM_NAMES
-        assert config.replay.samples_per_insert == config.learner.batch_size, "one step per episode"
+        one_step_per_episode = config.replay.samples_per_insert == config.learner.batch_size
+        assert one_step_per_episode or config.replay.all_tables[config.learner.table].limiter == "queue"
 
 
 def test_a_preset_wins_over_what_it_extends():
@@ -168,6 +169,10 @@ BAD_FILES = {
             "publish_every_steps is 10",
         ),
         (Sources(overrides=("actor.lockstep=true",)), "run.actors=1"),
+        (
+            Sources(preset="coma", overrides=("actor.lockstep=true", "actor.copies=1", "run.actors=1")),
+            "limiter=queue",
+        ),
         (Sources(overrides=("env.options.speed=3",)), "speed"),
         (Sources(environment={"VDFD_ENV__MPA": "3m"}), "VDFD_ENV__MPA: .*nearest is env.map"),
         (Sources(environment={"VDFD_RUN__SEED": "x"}), "run.seed cannot be 'x'"),

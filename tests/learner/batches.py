@@ -3,10 +3,11 @@
 import torch
 
 from common.codec import encode_episode
+from common.exploration import ExplorationSettings
 from common.settings import AgentSettings
-from learner.algorithms.registry import build_algorithm
+from learner.algorithms.registry import ALGORITHMS, build_algorithm
 from learner.batching import EpisodeBatch, decode_batch
-from learner.settings import LearnerSettings, MixerSettings, WorldModelSettings
+from learner.settings import ComaSettings, LearnerSettings, MixerSettings, WorldModelSettings
 from tests.episodes import SPEC, make_episode
 
 LENGTHS = (5, 12, 1, 12, 7)
@@ -16,8 +17,10 @@ SETTINGS = LearnerSettings(
     batch_size=len(LENGTHS),
     mixer=MixerSettings(embed_size=5, hypernet_size=7),
     world_model=WORLD_MODEL,
+    coma=ComaSettings(critic_hidden_size=8, target_update_critic_steps=3 * max(LENGTHS)),
     target_update_episodes=3,
 )
+EXPLORATION = ExplorationSettings(epsilon_start=0.5, epsilon_finish=0.1, epsilon_anneal_steps=100)
 
 
 def ragged_episodes(seed: int = 0, lengths: tuple[int, ...] = LENGTHS):
@@ -38,4 +41,6 @@ def in_double(batch: EpisodeBatch) -> EpisodeBatch:
 
 def build(algorithm: str, *, seed: int = 0, **changes):
     settings = SETTINGS.model_copy(update={"algorithm": algorithm, **changes})
-    return build_algorithm(SPEC, AGENT, settings, device=torch.device("cpu"), seed=seed)
+    agent = AGENT.model_copy(update={"action_choice": ALGORITHMS[algorithm].action_choice})
+    cpu = torch.device("cpu")
+    return build_algorithm(SPEC, agent, settings, exploration=EXPLORATION, device=cpu, seed=seed)

@@ -179,3 +179,51 @@ def qtran_losses(
             opt.append(of(now.q[t], u_best).sum() - q_best + v)
             nopt.append(-relu(-(of(now.q[t], u).sum() - stop(q) + v)))
     return {name: np.mean(np.square(x)) for name, x in (("td", td), ("opt", opt), ("nopt", nopt))}
+
+
+def coma_policy(p: Parameters, episode: Episode, epsilon: float) -> list[Array]:
+    """pi(. | tau_t) [N, A] of every slot: softmax over what is available, with a floor of epsilon."""
+    policies = []
+    for z, avail in zip(history(p, episode).q, episode.avail_actions, strict=True):
+        likely = np.where(avail, np.exp(z - np.real(z).max()), 0)
+        softmax = likely / likely.sum(axis=-1, keepdims=True)
+        policies.append((1 - epsilon) * softmax + epsilon * avail / avail.sum(axis=-1, keepdims=True))
+    return policies
+
+
+def coma_critic(p: Parameters, episode: Episode, t: int, u: Array) -> Array:
+    """Q(s_t, z_t^i, u_t^{-i}, u_{t-1}, i, .) [N, A]: agent i's own action is not among its inputs."""
+    last = np.eye(A)[episode.actions[t - 1]] if t else np.zeros((N, A))
+    rows = []
+    for i in range(N):
+        others = np.eye(A)[u]
+        others[i] = 0
+        team = np.concatenate((episode.state[t], others.ravel(), last.ravel()))
+        own = np.concatenate((episode.obs[t, i], np.eye(N)[i]))
+        x = relu(linear(p, "critic.team", team) + linear(p, "critic.own", own))
+        rows.append(linear(p, "critic.last", relu(linear(p, "critic.middle", x))))
+    return np.array(rows)
+
+
+def coma_losses(
+    online: Parameters,
+    target: Parameters,
+    episodes: list[Episode],
+    last_actions: list[Array],
+    *,
+    epsilon: float,
+    gamma: float,
+    td_lambda: float,
+) -> dict[str, Array]:
+    """L_critic and L_policy (Foerster et al. 2018, eq. 4 and Algorithm 1); last_actions follow each end."""
+    critic, policy = [], []
+    for e, u_end in zip(episodes, last_actions, strict=True):
+        pi, u = coma_policy(online, e, epsilon), [*e.actions, u_end]
+        values = [of(coma_critic(target, e, t + 1, u[t + 1]), u[t + 1]) for t in range(e.meta.length)]
+        y = lambda_returns(e.reward, e.meta.terminated, values, gamma=gamma, td_lambda=td_lambda)
+        for t in range(e.meta.length):
+            q = coma_critic(online, e, t, u[t])
+            critic.append(of(q, u[t]) - stop(y[t]))
+            advantage = of(q, u[t]) - (pi[t] * q).sum(axis=-1)
+            policy.append(-stop(advantage) * np.log(of(pi[t], u[t])))
+    return {"critic": np.mean(np.square(critic)), "policy": np.mean(policy)}

@@ -5,14 +5,24 @@ import pytest
 import torch
 
 from common.codec import encode_episode
+from common.errors import BadInputError
+from common.settings import AgentSettings
 from learner import world_model
-from learner.algorithms.registry import ALGORITHMS
+from learner.algorithms.registry import ALGORITHMS, build_algorithm
+from learner.algorithms.value_decomposition import ValueDecomposition
 from learner.batching import decode_batch
 from learner.settings import OptimiserSettings
 from tests.episodes import SPEC
-from tests.learner.batches import SETTINGS, build, ragged_batch, ragged_episodes
+from tests.learner.batches import EXPLORATION, SETTINGS, build, ragged_batch, ragged_episodes
 
 EVERY = pytest.mark.parametrize("name", ALGORITHMS)
+OF_VALUES = pytest.mark.parametrize(
+    "name", [name for name, kind in ALGORITHMS.items() if issubclass(kind, ValueDecomposition)]
+)
+
+
+def _copy(networks):
+    return {name: value.clone() for name, value in networks.state_dict().items()}
 
 
 def _same(a, b):
@@ -22,13 +32,13 @@ def _same(a, b):
 
 
 @EVERY
-def test_every_parameter_gets_a_gradient(name):
+def test_a_step_moves_every_parameter_and_no_target(name):
     algorithm = build(name)
-    losses, _ = algorithm.losses(ragged_batch())
-    torch.stack(list(losses.values())).sum().backward()
-    for parameter_name, parameter in algorithm.online.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
-    assert all(p.grad is None for p in algorithm.target.parameters())
+    before, targets = _copy(algorithm.online), _copy(algorithm.target)
+    algorithm.train_step(ragged_batch())
+    for parameter, value in algorithm.online.state_dict().items():
+        assert not torch.equal(value, before[parameter]), parameter
+    _same(targets, _copy(algorithm.target))
 
 
 @EVERY
@@ -52,18 +62,28 @@ def test_saved_loaded_and_resumed_equals_never_stopped(name, optimiser):
 def test_a_foreign_state_is_refused(name):
     state = build(name).state_dict()
     with pytest.raises(ValueError, match="does not fit"):
-        build(name).load_state_dict({k: v for k, v in state.items() if not k.startswith("target/agent")})
+        build(name).load_state_dict({k: v for k, v in state.items() if not k.startswith("target/")})
 
 
 @EVERY
 def test_targets_follow_after_the_set_number_of_episodes(name):
     algorithm = build(name)
-    before = algorithm.target["agent"].head.weight.clone()
+    before = _copy(algorithm.target)
     for _ in range(SETTINGS.target_update_episodes - 1):
         algorithm.train_step(ragged_batch())
-    torch.testing.assert_close(algorithm.target["agent"].head.weight, before, rtol=0, atol=0)
+    _same(_copy(algorithm.target), before)
     algorithm.train_step(ragged_batch())
-    torch.testing.assert_close(algorithm.target["agent"].head.weight, algorithm.agent.head.weight)
+    online = _copy(algorithm.online)
+    _same(_copy(algorithm.target), {parameter: online[parameter] for parameter in before})
+
+
+@EVERY
+def test_actors_that_choose_otherwise_are_refused(name):
+    other = {"greedy": "softmax", "softmax": "greedy"}[ALGORITHMS[name].action_choice]
+    agent, settings = AgentSettings(action_choice=other), SETTINGS.model_copy(update={"algorithm": name})
+    cpu = torch.device("cpu")
+    with pytest.raises(BadInputError, match=f"{name} learns from actors .* not {other}"):
+        build_algorithm(SPEC, agent, settings, exploration=EXPLORATION, device=cpu, seed=0)
 
 
 @EVERY
@@ -76,7 +96,7 @@ def test_measuring_health_changes_nothing(name):
     _same(measured.state_dict(), left_alone.state_dict())
 
 
-@EVERY
+@OF_VALUES
 def test_long_episodes_do_not_dilute_short_ones(name, monkeypatch):
     """Every real step weighs the same: with padding in a mean, the short episode's share would change."""
     monkeypatch.setattr(world_model, "standard_noise", lambda like, generator: torch.zeros_like(like))

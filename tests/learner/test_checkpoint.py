@@ -10,6 +10,7 @@ import torch
 
 from common.agent import AgentNetwork, load_weights, pack_weights
 from common.codec import encode_episode
+from common.exploration import ExplorationSettings
 from common.settings import AgentSettings
 from common.types import Weights
 from learner import checkpoint
@@ -172,8 +173,12 @@ def test_training_goes_on_as_if_nothing_had_happened(tmp_path, algorithm):
         for s in range(6)
     ]
 
+    agent = AGENT.model_copy(update={"action_choice": ALGORITHMS[algorithm].action_choice})
+
     def build(seed):
-        return build_algorithm(SPEC, AGENT, settings, device=CPU, seed=seed)
+        return build_algorithm(
+            SPEC, agent, settings, exploration=ExplorationSettings(), device=CPU, seed=seed
+        )
 
     original = build(seed=1)
     for batch in batches[:3]:

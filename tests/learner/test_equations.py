@@ -1,4 +1,4 @@
-"""Losses and gradients of every value-based algorithm are those of equations.py, in float64.
+"""Losses and gradients of every algorithm are those of equations.py, in float64.
 
 A gradient is compared parameter by parameter, as the derivative in a random direction: a wrong element
 anywhere in it would show. What must get no gradient has the derivative zero.
@@ -13,12 +13,30 @@ import torch
 
 import learner.world_model
 from common.codec import encode_episode
+from common.exploration import epsilon_at
 from learner.batching import decode_batch
 from learner.settings import WorldModelSettings
 from tests.episodes import SPEC
 from tests.learner import world_model_equations
-from tests.learner.batches import SETTINGS, WORLD_MODEL, build, in_double, ragged_batch, ragged_episodes
-from tests.learner.equations import history, no_mixer, qmix_mixer, qtran_losses, sum_mixer, td_loss
+from tests.learner.batches import (
+    EXPLORATION,
+    LENGTHS,
+    SETTINGS,
+    WORLD_MODEL,
+    build,
+    in_double,
+    ragged_batch,
+    ragged_episodes,
+)
+from tests.learner.equations import (
+    coma_losses,
+    history,
+    no_mixer,
+    qmix_mixer,
+    qtran_losses,
+    sum_mixer,
+    td_loss,
+)
 
 STEP = 1e-30
 TOLERANCE = 1e-9
@@ -116,24 +134,47 @@ def test_losses_and_gradients_are_those_of_the_equations(case, monkeypatch):
     batch = in_double(decode_batch([encode_episode(e) for e in EPISODES], SPEC))
     monkeypatch.setattr(learner.world_model, "standard_noise", drawn := Drawn([]))
     losses, _ = algorithm.losses(batch)
-    online, target = _parameters(algorithm.online), _parameters(algorithm.target)
     noise = _noise_of(drawn, batch)
+    _compare(algorithm, losses, lambda online, target: _expected(name, changes, online, target, noise))
 
-    expected = _expected(name, changes, online, target, noise)
+
+@pytest.mark.parametrize("td_lambda", [0.0, 0.8])
+def test_comas_losses_and_gradients_are_those_of_the_equations(td_lambda):
+    algorithm = _trained("coma", {"td_lambda": td_lambda})
+    batch = in_double(decode_batch([encode_episode(e) for e in EPISODES], SPEC))
+    policy = algorithm.policy(batch)
+    actions = algorithm.joint_actions(batch, policy)
+    y = algorithm.critic_targets(batch, actions)
+    critic_loss, q = algorithm.critic_loss(batch, y, slice(None))
+    policy_loss, _ = algorithm.policy_loss(batch, policy, q)
+
+    starts = (batch.row_sizes_T.cumsum(0) - batch.row_sizes_T).tolist()
+    ends = [actions[starts[e.meta.length] + rank].numpy() for rank, e in enumerate(EPISODES)]
+    epsilon = epsilon_at(EXPLORATION, 2 * sum(LENGTHS))  # after two training steps
+    assert EXPLORATION.epsilon_finish < epsilon < EXPLORATION.epsilon_start
+    rules = {"epsilon": epsilon, "gamma": GAMMA, "td_lambda": td_lambda}
+    _compare(
+        algorithm,
+        {"critic": critic_loss, "policy": policy_loss},
+        lambda online, target: coma_losses(online, target, EPISODES, ends, **rules),
+    )
+
+
+def _compare(algorithm, losses, equations):
+    """Values, and the derivative of each in one random direction per parameter."""
+    online, target = _parameters(algorithm.online), _parameters(algorithm.target)
+    expected = equations(online, target)
     assert losses.keys() == expected.keys()
-    for loss_name, loss in losses.items():
-        np.testing.assert_allclose(loss.item(), expected[loss_name], rtol=TOLERANCE, err_msg=loss_name)
-
-    gradients = {loss_name: _gradient(loss, algorithm.online) for loss_name, loss in losses.items()}
+    for name, loss in losses.items():
+        np.testing.assert_allclose(loss.item(), expected[name], rtol=TOLERANCE, err_msg=name)
+    gradients = {name: _gradient(loss, algorithm.online) for name, loss in losses.items()}
     rng = np.random.default_rng(0)
     for parameter, value in online.items():
         direction = rng.standard_normal(value.shape)
-        moved = {**online, parameter: value + 1j * STEP * direction}
-        changed = _expected(name, changes, moved, target, noise)
-        for loss_name, gradient in gradients.items():
+        moved = equations({**online, parameter: value + 1j * STEP * direction}, target)
+        for name, gradient in gradients.items():
             slope, norm = np.sum(gradient[parameter] * direction), np.linalg.norm(gradient[parameter])
-            expected_slope = np.imag(changed[loss_name]) / STEP
-            assert abs(slope - expected_slope) <= TOLERANCE * max(norm, 1.0), (loss_name, parameter)
+            assert abs(slope - np.imag(moved[name]) / STEP) <= TOLERANCE * max(norm, 1.0), (name, parameter)
 
 
 def _gradient(loss, networks):
