@@ -207,6 +207,10 @@ Global___EpisodeMeta: typing_extensions.TypeAlias = EpisodeMeta
 
 @typing.final
 class Episode(google.protobuf.message.Message):
+    """Written as every protobuf library does it: meta, then payload, nothing else.
+    It is read in place, without a parser; in another order it is INVALID.
+    """
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     META_FIELD_NUMBER: builtins.int

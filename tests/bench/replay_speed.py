@@ -4,7 +4,8 @@
 
 Both run as programs (replay_ours.py, replay_reverb.py) that idle while the other is measured. Inserts count
 when acknowledged, batches when 32 decoded episodes are in the sampler's hands as arrays per field. First
-every mode of both is tried once; then the best modes of both are measured in turns, ours, Reverb, ours, ...
+every mode of both is tried once; then our best mode and Reverb's best two are measured in turns, and the
+better of the two is what ours is compared with. What others used of the processor meanwhile is printed.
 A last pass has Redis sync after every command (`always`). The last line is one JSON object of ratios.
 """
 
@@ -85,34 +86,44 @@ def worth(result: Result) -> float:
     return float((result["inserts_s"] or 1) * (result["batches_s"] or 1))
 
 
-def best_request(system: System, requests: list[Request], seconds: float) -> Request:
-    tried = [(worth(result := system.measure(request, seconds)), request, result) for request in requests]
-    for _, request, result in tried:
+def best_requests(system: System, requests: list[Request], seconds: float, count: int) -> list[Request]:
+    tried = []
+    for request in requests:
+        result = system.measure(request, seconds)
         print_row(system.name, request, result)
-    return max(tried, key=lambda row: row[0])[1]
+        tried.append((worth(result), request))
+    return [request for _, request in sorted(tried, key=lambda row: row[0], reverse=True)[:count]]
 
 
 def print_row(name: str, request: Request, result: Result) -> None:
     what = f"{request['kind']} {request['writers'] or ''} {request['mode']}"
     cores = " ".join(f"{part} {used:.2f}" for part, used in result["cores"].items() if used)
     rates = f"{result['inserts_s']:9.1f} inserts/s {result['batches_s']:8.2f} batches/s"
-    print(f"  {name:12s} {what:22s} {rates}   cores: {cores}", flush=True)
+    others = result["machine_cores"] - sum(result["cores"].values())
+    print(f"  {name:12s} {what:22s} {rates}   cores: {cores}, others {max(0.0, others):.2f}", flush=True)
 
 
-def in_turns(systems: dict[System, Request], rounds: int, seconds: float) -> dict[str, Result]:
-    """Medians per system, and each side's ratio of ours to Reverb as the median over the pairs."""
-    rows: dict[str, list[Result]] = {system.name: [] for system in systems}
-    for _ in range(rounds):
-        for system, request in systems.items():
-            rows[system.name].append(system.measure(request, seconds))
-            print_row(system.name, request, rows[system.name][-1])
-    rates = ("inserts_s", "batches_s")
-    return {name: {r: [row[r] for row in results] for r in rates} for name, results in rows.items()}
+def in_turns(
+    ours: System, own: Request, reverb: System, others: list[Request], a: argparse.Namespace
+) -> list[tuple[Result, Result]]:
+    """Pairs of ours and the best of Reverb's modes, by the median of what they are worth."""
+    own_rows, other_rows = list[Result](), [list[Result]() for _ in others]
+    for _ in range(a.rounds):
+        own_rows.append(ours.measure(own, a.seconds))
+        print_row(ours.name, own, own_rows[-1])
+        for request, rows in zip(others, other_rows, strict=True):
+            rows.append(reverb.measure(request, a.seconds))
+            print_row(reverb.name, request, rows[-1])
+    best = max(other_rows, key=lambda rows: statistics.median(map(worth, rows)))
+    return list(zip(own_rows, best, strict=True))
 
 
-def ratio(rows: dict[str, Result], other: str, rate: str) -> float:
-    pairs = zip(rows["ours"][rate], rows[other][rate], strict=True)
-    return round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
+def ratio(pairs: list[tuple[Result, Result]], rate: str) -> float:
+    """The median of the pairs' ratios; prints the medians, too."""
+    ours, theirs = (statistics.median(row[rate] for row in side) for side in zip(*pairs, strict=True))
+    median = round(statistics.median(own[rate] / other[rate] for own, other in pairs), 2)
+    print(f"  medians of {rate}: ours {ours:.1f}, Reverb {theirs:.1f}; median ratio {median}", flush=True)
+    return median
 
 
 def compare(shape: str, a: argparse.Namespace) -> dict[str, float]:
@@ -123,16 +134,14 @@ def compare(shape: str, a: argparse.Namespace) -> dict[str, float]:
     ratios: dict[str, float] = {}
     best_of_ours: dict[str, Request] = {}
     for kind in KINDS:
-        best_of_ours[kind] = best_request(ours, requests_of_ours(kind), a.try_seconds)
-        best_of_reverb = best_request(reverb, requests_of_reverb(kind), a.try_seconds)
+        (best_of_ours[kind],) = best_requests(ours, requests_of_ours(kind), a.try_seconds, 1)
+        best_of_reverb = best_requests(reverb, requests_of_reverb(kind), a.try_seconds, 2)
         print(f"{shape} {kind}: in turns", flush=True)
-        rows = in_turns({ours: best_of_ours[kind], reverb: best_of_reverb}, a.rounds, a.seconds)
+        pairs = in_turns(ours, best_of_ours[kind], reverb, best_of_reverb, a)
         prefix = f"{shape}_both" if kind == "both" else shape
         for rate, name in (("inserts_s", "insert"), ("batches_s", "sample")):
             if kind in (name, "both"):
-                ratios[f"{prefix}_{name}_ratio"] = ratio(rows, reverb.name, rate)
-                medians = {name: statistics.median(row[rate]) for name, row in rows.items()}
-                print(f"{prefix} {rate}: {medians}, ratio {ratios[f'{prefix}_{name}_ratio']}", flush=True)
+                ratios[f"{prefix}_{name}_ratio"] = ratio(pairs, rate)
     ours.close()
     reverb.close()
     always(shape, best_of_ours, a)

@@ -97,6 +97,12 @@ def cpu_seconds(pids: list[int]) -> float:
     return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 
+def machine_busy_seconds() -> float:
+    """Processor time of everything on this machine so far."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
+
+
 def measure(
     workers: dict[str, tuple[list[Worker], int]], services: dict[str, list[int]], seconds: float
 ) -> dict[str, Any]:
@@ -109,7 +115,8 @@ def measure(
 
     def snapshot() -> tuple[float, dict[str, int], dict[str, float]]:
         done = {name: sum(worker.done for worker in group) for name, (group, _) in workers.items()}
-        return time.perf_counter(), done, {name: cpu_seconds(ids) for name, ids in pids.items()}
+        cpu = {name: cpu_seconds(ids) for name, ids in pids.items()}
+        return time.perf_counter(), done, cpu | {"machine": machine_busy_seconds()}
 
     began, done, cpu = snapshot()
     time.sleep(seconds)
@@ -121,7 +128,13 @@ def measure(
     took = ended - began
     rates = {name: (done_then[name] - done[name]) / took for name in done}
     cores = {name: round((cpu_then[name] - cpu[name]) / took, 2) for name in cpu}
-    return {"inserts_s": rates["writers"], "batches_s": rates["samplers"], "cores": cores}
+    machine = cores.pop("machine")
+    return {
+        "inserts_s": rates["writers"],
+        "batches_s": rates["samplers"],
+        "cores": cores,
+        "machine_cores": machine,
+    }
 
 
 def answer_requests(
