@@ -44,7 +44,9 @@ def profile(sources: Sources, *, out: Path, learner_steps: int, actor_steps: int
     torch.set_num_threads(config.actor.threads)
     environment = make_environment(config.env, copies=config.actor.copies, threads=config.actor.threads)
     with contextlib.closing(environment):
-        policy = Policy(environment.spec, config.agent, seed=config.run.seed)
+        policy = Policy(
+            environment.spec, config.agent, seed=config.run.seed, choice=config.agent.action_choice
+        )
         rollout = Rollout(environment, policy, actor="profile", session="profile", seeds=(config.run.seed,))
         # Also without a learner to feed: the first episodes compile what is to be measured.
         episodes = play_episodes(rollout, POOL_BATCHES * config.learner.batch_size)
@@ -111,9 +113,12 @@ def _profile_actor(config: Config, environment: Environment, rollout: Rollout, s
 def _profile_learner(
     config: Config, spec: EnvSpec, episodes: Sequence[EncodedEpisode], device: torch.device, steps: int
 ) -> Profiled:
-    settings = config.learner
-    prepare_torch(settings, config.run.seed)
-    algorithm = build_algorithm(spec, config.agent, settings, device=device, seed=config.run.seed)
+    settings, seed = config.learner, config.run.seed
+    prepare_torch(settings, seed)
+    exploration = config.actor.exploration
+    algorithm = build_algorithm(
+        spec, config.agent, settings, exploration=exploration, device=device, seed=seed
+    )
     return profile_learner(
         algorithm, episodes, spec, batch_size=settings.batch_size, device=device, steps=steps
     )
