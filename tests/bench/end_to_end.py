@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--maps", nargs="+", default=["3m", "2s3z", "5m_vs_6m"])
     parser.add_argument("--algorithms", nargs="+", default=["qmix", "vdfd"])
     parser.add_argument("--actors", type=int, default=2)
-    parser.add_argument("--warm-up", type=float, default=30.0, help="seconds after the first learner step")
+    parser.add_argument("--warm-up", type=float, default=25.0, help="seconds after the first learner step")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--free-actors", action="store_true", help="let actors run ahead without a limit")
     parser.add_argument("--set", nargs="+", default=[], dest="settings", metavar="KEY=VALUE")
