@@ -41,8 +41,10 @@ def run(command: list[str]) -> dict[str, float]:
 
 def compare(map_name: str, a: argparse.Namespace) -> dict[str, float]:
     rounds = [{name: run(c) for name, c in commands(map_name, a).items()} for _ in range(a.rounds)]
-    medians = {name: statistics.median(r[name]["step_ms"] for r in rounds) for name in rounds[0]}
-    print(f"{map_name:12s}" + "".join(f"  {name} {ms:8.1f} ms" for name, ms in medians.items()), flush=True)
+    for figure in ("step_ms", "step_mb"):
+        medians = {name: statistics.median(r[name][figure] for r in rounds) for name in rounds[0]}
+        row = "".join(f"  {name} {value:8.1f}" for name, value in medians.items())
+        print(f"{map_name:12s} {figure}{row}", flush=True)
     ratios = {}
     for other in [name for name in rounds[0] if name not in ("qmix", "vdfd")]:
         for own in ("qmix", "vdfd"):
