@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from common.exploration import ExplorationSettings
 from common.lifecycle import StopSignal
 from common.settings import AgentSettings, RpcSettings
 from learner import checkpoint
@@ -69,6 +70,7 @@ async def learning(address, run_dir, settings=SETTINGS):
             run_learner,
             settings=settings,
             agent=AgentSettings(hidden_size=8),
+            exploration=ExplorationSettings(),
             rpc=RpcSettings(address=address),
             seed=1,
             run_dir=run_dir,
