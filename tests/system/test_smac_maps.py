@@ -8,6 +8,7 @@ import torch
 from actor.main import run_actor
 from actor.settings import ActorSettings, EnvSettings
 from actor.smac import MAPS
+from common.exploration import ExplorationSettings
 from common.lifecycle import StopSignal
 from common.settings import AgentSettings
 from learner import checkpoint
@@ -35,6 +36,7 @@ def test_an_episode_of_each_map_is_learned_from(map_name, game_folder, tmp_path,
             kwargs={
                 "settings": LearnerSettings(algorithm="vdfd", batch_size=1, device="cpu"),
                 "agent": AGENT,
+                "exploration": ExplorationSettings(),
                 "rpc": service.settings,
                 "seed": 1,
                 "run_dir": tmp_path,
