@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -81,7 +80,7 @@ class Inserter:
         outcomes: tuple[Outcome, ...] = ()
         if episodes:
             offered = time.monotonic()
-            group = Group(id=uuid.uuid4().hex, table=table, episodes=episodes, imported=imported)
+            group = Group(table=table, episodes=episodes, imported=imported)
             commit = await self._commit(group)
             self._recorder.waited(time.monotonic() - offered)
             outcomes, counters = commit.outcomes, commit.counters

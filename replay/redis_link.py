@@ -1,4 +1,4 @@
-"""The connection to Redis: commands, scripts, and a listener that hears what other replicas change.
+"""The link to Redis: commands, scripts, and a listener that hears what other replicas change.
 
 The only file that imports redis. What goes wrong comes out as UnavailableError.
 """
@@ -7,35 +7,28 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from hiredis import ReplyError
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
-from redis.backoff import FullJitterBackoff, NoBackoff
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from common.histogram import Histogram
 from replay.changes import Changes, Topic
 from replay.errors import UnavailableError
+from replay.redis_connection import Argument, Command, Reply, SharedConnection
 from replay.redis_scripts import Script
 
 log = logging.getLogger(__name__)
 
-UPLOAD_TTL_S = 300
-"""What was sent and never committed, because the service died in between, is gone after this."""
 PROBE_INTERVAL_S = 2.0
 """A silent connection is asked for a sign of life this often."""
-MAX_CONNECTIONS = 64
 TOPICS = {topic.value.encode(): topic for topic in Topic}
-
-Argument = str | int | bytes
-Command = tuple[Argument, ...]
-Reply: TypeAlias = Any
-"""Bytes, an integer, None, or a list of these: whoever sends the command knows."""
 
 
 class RedisLink:
@@ -59,14 +52,11 @@ class RedisLink:
         }
         if password is not None:
             options["password"] = password
-        # One repetition hides a connection that went stale; every step may be repeated.
-        once_more = Retry(FullJitterBackoff(cap=0.5, base=0.05), 1)
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=MAX_CONNECTIONS, timeout=timeout_s, retry=once_more, **options
-        )
-        self._redis: Any = Redis(connection_pool=pool)  # its types differ between versions
+        once = Retry(NoBackoff(), 0)
+        make = ConnectionPool.from_url(url, retry=once, **options).make_connection
+        self._small, self._bulk = SharedConnection(make, timeout_s), SharedConnection(make, timeout_s)
         # The listener has to see every break, because it may have missed messages in it.
-        self._listening = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+        self._listening = Redis.from_url(url, retry=once, **options)
         self._listener: asyncio.Task[None] | None = None
         self.changes = Changes()
         self.latency = Histogram()
@@ -104,46 +94,34 @@ class RedisLink:
                 await self._listener
             self._listener = None
         await self._listening.aclose()
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        await self._small.close()
+        await self._bulk.close()
 
     async def command(self, *command: Argument) -> Reply:
         """One command's reply."""
-        async with self._errors():
-            return await self._redis.execute_command(*command)
+        (reply,) = await self._call(self._small, command)
+        return self._checked(reply)
 
     async def transaction(self, *commands: Command) -> list[Reply]:
         """The replies of several commands, which Redis carries out with nothing in between."""
-        async with self._errors():
-            pipe = self._redis.pipeline(transaction=True)
-            for command in commands:
-                pipe.execute_command(*command)
-            replies: list[Reply] = await pipe.execute()
-            return replies
+        *queued, replies = await self._call(self._small, ("MULTI",), *commands, ("EXEC",))
+        for reply in queued:
+            self._checked(reply)
+        return [self._checked(reply) for reply in self._checked(replies)]
 
-    async def run(
-        self, script: Script, *arguments: Argument, uploads: Mapping[str, bytes] | None = None
-    ) -> Reply:
-        """A script's reply. Uploads are set before it in the same round trip and expire if it leaves them."""
-        async with self._errors():
-            pipe = self._redis.pipeline(transaction=False)
-            for key, value in (uploads or {}).items():
-                pipe.execute_command("SET", key, value, "EX", UPLOAD_TTL_S)
-            pipe.execute_command("EVALSHA", script.sha, 1, self._prefix, *arguments)
-            replies = await pipe.execute(raise_on_error=False)
-            if isinstance(replies[-1], NoScriptError):  # a Redis that was restarted knows no scripts
-                replies[-1] = await self._redis.execute_command(
-                    "EVAL", script.text, 1, self._prefix, *arguments
-                )
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies[-1]
+    async def run(self, script: Script, *arguments: Argument, bulk: bool = False) -> Reply:
+        """A script's reply. `bulk`: the arguments are so large that no other call should wait behind them."""
+        connection, given = self._bulk if bulk else self._small, (1, self._prefix, *arguments)
+        (reply,) = await self._call(connection, ("EVALSHA", script.sha, *given))
+        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):  # Redis was restarted
+            (reply,) = await self._call(connection, ("EVAL", script.text, *given))
+        return self._checked(reply)
 
-    async def info(self) -> dict[str, Any]:
-        """What Redis says of its memory and its append-only file; the client has parsed it."""
-        memory, persistence = await self.transaction(("INFO", "memory"), ("INFO", "persistence"))
-        return {**memory, **persistence}
+    async def info(self) -> dict[str, str]:
+        """What Redis says of its memory and its append-only file."""
+        sections = await self.transaction(("INFO", "memory"), ("INFO", "persistence"))
+        lines = b"".join(sections).decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def unavailable(self, problem: object) -> UnavailableError:
         """The error that says that Redis cannot be used, and where it is."""
@@ -155,16 +133,21 @@ class RedisLink:
             "it has lost the run's data; restore them, or restart the service to begin anew"
         )
 
-    @contextlib.asynccontextmanager
-    async def _errors(self) -> AsyncIterator[None]:
+    async def _call(self, connection: SharedConnection, *commands: Command) -> list[Reply]:
         began = time.monotonic()
         try:
-            yield
-            self.latency.observe(time.monotonic() - began)
+            replies = await connection.call(*commands)
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
-            if str(error).startswith("NORUN"):
-                raise self.lost_run() from error
             raise self.unavailable(error or type(error).__name__) from error
+        self.latency.observe(time.monotonic() - began)
+        return replies
+
+    def _checked(self, reply: Reply) -> Reply:
+        if not isinstance(reply, ReplyError):
+            return reply
+        if str(reply) == "ERR NORUN":
+            raise self.lost_run()
+        raise self.unavailable(reply)
 
     async def _listen(self) -> None:
         broken = (RedisError, OSError)

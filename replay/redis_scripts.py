@@ -10,27 +10,27 @@ Keys, all with the run's prefix:
     due:weights          hash    point -> id of its weights; absent while it waits for the first ones
     due:leases           hash    point -> when its lease ends, in ms
     results              hash    point -> Evaluation message
-    upload:<group>:<n>   string  what was sent and is not committed yet; expires
     changes              channel names of topics
 
 The default table's keys have the run's prefix, those of others `table:<name>:` behind it;
 redis_table_scripts.py lists them.
 
-Large values never pass through Lua: they are SET under an upload key, and a script renames it. Numbers of 64
-bits (seq, version) are decimal strings of 20 digits, which compare as strings; Lua's numbers have 53 bits.
+Numbers of 64 bits (seq, version) are decimal strings of 20 digits, which compare as strings; Lua's numbers
+have 53 bits.
 """
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Script:
     """A script and the name by which Redis caches it."""
 
     text: str
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """The script's SHA-1, as EVALSHA takes it."""
         return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
@@ -51,7 +51,7 @@ COMMON = (
 local run, state = prefix .. 'run', prefix .. 'state'
 local due, due_weights, due_leases = prefix .. 'due', prefix .. 'due:weights', prefix .. 'due:leases'
 local total = tonumber(redis.call('HGET', run, 'total_env_steps'))
-if not total then return redis.error_reply('NORUN') end
+if not total then return redis.error_reply('ERR NORUN') end
 local function get(field) return tonumber(redis.call('HGET', state, field)) end
 local function publish(topic) redis.call('PUBLISH', prefix .. 'changes', topic) end
 local function newest_weights()
@@ -99,7 +99,7 @@ local function release(id)
 end
 """
 
-# ARGV: session, version, upload key. Returns the newest version if that is higher, else ''.
+# ARGV: session, version, safetensors. Returns the newest version if that is higher, else ''.
 PUBLISH_WEIGHTS = Script(
     COMMON
     + _RELEASE
@@ -107,11 +107,9 @@ PUBLISH_WEIGHTS = Script(
 local old_id, old_session, old_version = newest_weights()
 local id = ARGV[1] .. ' ' .. ARGV[2]
 if ARGV[1] == old_session and ARGV[2] <= old_version then
-  redis.call('UNLINK', ARGV[3])
   return id == old_id and '' or old_version
 end
-redis.call('RENAME', ARGV[3], prefix .. 'weights:' .. id)
-redis.call('PERSIST', prefix .. 'weights:' .. id)
+redis.call('SET', prefix .. 'weights:' .. id, ARGV[3])
 redis.call('HSET', state, 'weights_session', ARGV[1], 'weights_version', ARGV[2])
 for _, point in ipairs(redis.call('ZRANGE', due, 0, -1)) do
   if redis.call('HSETNX', due_weights, point, id) == 1 then publish('evaluations') end

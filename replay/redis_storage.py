@@ -13,7 +13,8 @@ from protos import replay_pb2 as pb
 from replay import redis_scripts as scripts
 from replay.changes import Changes
 from replay.errors import RunMismatchError, StateConflictError, UnknownTableError
-from replay.redis_link import Argument, RedisLink
+from replay.redis_connection import Argument
+from replay.redis_link import RedisLink
 from replay.redis_table import RedisTable
 from replay.redis_table_scripts import COMMIT
 from replay.settings import DEFAULT_TABLE
@@ -68,10 +69,10 @@ class RedisStorage:
         info = await self._link.info()
         last_writes = (info["aof_last_write_status"], info["aof_last_bgrewrite_status"])
         return StorageStats(
-            memory_bytes=info["used_memory"],
-            memory_limit_bytes=info["maxmemory"],
-            writes_to_disk=info["aof_enabled"] == 1 and set(last_writes) == {"ok"},
-            file_bytes=info.get("aof_current_size", 0),
+            memory_bytes=int(info["used_memory"]),
+            memory_limit_bytes=int(info["maxmemory"]),
+            writes_to_disk=info["aof_enabled"] == "1" and set(last_writes) == {"ok"},
+            file_bytes=int(info.get("aof_current_size", 0)),
             latency=self._link.latency.stats(),
         )
 
@@ -116,23 +117,25 @@ class RedisStorage:
         return self._tables[name]
 
     async def commit(self, group: Group, *, again: bool) -> Commit:
-        """See Storage. The first time the blobs travel in the same round trip as the script's call."""
-        table, upload = self.table(group.table), self._link.key(f"upload:{group.id}:")
-        interval = self._rules.evaluation_interval
-        arguments: list[Argument] = [*table.script_arguments, interval, upload, int(group.imported)]
+        """See Storage. What was held back asks whether it may enter before it is sent again."""
+        reply = await self._commit(group, with_blobs=not again)
+        if reply[0] == b"MISSING":
+            reply = await self._commit(group, with_blobs=True)
+        return _commit(reply)
+
+    async def _commit(self, group: Group, *, with_blobs: bool) -> list[Any]:
+        arguments: list[Argument] = [
+            *self.table(group.table).script_arguments,
+            *(self._rules.evaluation_interval, int(group.imported)),
+        ]
         for episode in group.episodes:
-            meta = episode.meta
+            meta, blob = episode.meta, episode.blob
             arguments += (
                 *(meta.session, _decimal(meta.seq), meta.length),
-                *(len(episode.blob), meta.weights_version),
+                *(len(blob), meta.weights_version, blob if with_blobs else b""),
             )
-        blobs = {f"{upload}{n}": episode.blob for n, episode in enumerate(group.episodes, 1)}
-        reply = await self._link.run(COMMIT, *arguments, uploads={} if again else blobs)
-        if reply[0] == b"MISSING" and again:  # held back for so long that they have expired
-            reply = await self._link.run(COMMIT, *arguments, uploads=blobs)
-        if reply[0] == b"MISSING":
-            raise self._link.unavailable("it does not keep what it is sent; its memory may be too small")
-        return _commit(reply)
+        reply: list[Any] = await self._link.run(COMMIT, *arguments, bulk=True)
+        return reply
 
     async def now_s(self) -> float:
         """See Storage."""
@@ -142,9 +145,8 @@ class RedisStorage:
     async def publish_weights(self, weights: Weights) -> None:
         """See Storage."""
         version = _decimal(weights.version)
-        upload = self._link.key(f"upload:weights:{weights.session}:{version}")
-        arguments = (weights.session, version, upload)
-        newer = await self._link.run(scripts.PUBLISH_WEIGHTS, *arguments, uploads={upload: weights.data})
+        arguments = (weights.session, version, weights.data)
+        newer = await self._link.run(scripts.PUBLISH_WEIGHTS, *arguments, bulk=True)
         if newer:
             raise StateConflictError(f"version {weights.version} is older than the newest, {int(newer)}")
 

@@ -7,7 +7,8 @@ import numpy as np
 from replay import wire
 from replay.errors import InvalidRequestError, StateConflictError
 from replay.redis_batch_scripts import OPEN_STREAM, RESERVE, TAKE
-from replay.redis_link import Argument, RedisLink, Reply
+from replay.redis_connection import Argument, Reply
+from replay.redis_link import RedisLink
 from replay.redis_table_scripts import UPDATE_PRIORITIES
 from replay.settings import DEFAULT_TABLE
 from replay.table import Draws, EpisodeRecord, Fill, Reservation, SamplerKind, TableRules, TableStatus, View

@@ -37,9 +37,15 @@ local head, tail, bytes, samples = numbers('head', 'tail', 'bytes', 'samples')
 local available, base, consumed = head - tail, 0, 0
 if accounted then available, base, consumed = numbers('available', 'base', 'consumed') end
 
-local changed = false
+local changed, gone_keys, gone_fields = false, {}, {}
+local function unlink_gone()
+  redis.call('UNLINK', unpack(gone_keys))
+  redis.call('HDEL', own .. 'stored', unpack(gone_fields))
+  gone_keys, gone_fields = {}, {}
+end
 local function save()
   if not changed then return end
+  if #gone_keys > 0 then unlink_gone() end
   redis.call('HSET', its, 'head', head, 'tail', tail, 'bytes', bytes, 'samples', samples)
   if accounted then
     redis.call('HSET', its, 'available', available, 'base', base, 'consumed', consumed)
@@ -81,8 +87,8 @@ end
 local function remove(index)
   local key = episode_key(index)
   bytes, changed = bytes - redis.call('STRLEN', key), true
-  redis.call('UNLINK', key)
-  redis.call('HDEL', own .. 'stored', text(index))
+  gone_keys[#gone_keys + 1], gone_fields[#gone_fields + 1] = key, text(index)
+  if #gone_keys == 1000 then unlink_gone() end -- a call takes no more than some thousand arguments
   if not accounted then
     tail, available = tail + 1, available - 1
     return
@@ -100,14 +106,15 @@ end
 """
 )
 
-# ARGV: rules; 14 evaluation_interval, 15 upload prefix, 16 '1' if imported, then per episode session, seq,
-# length, size, weights version. Returns {'HELD'|'MISSING'|outcomes, first index, tail, env_steps, inserts,
-# samples, weights_version, total}; inserts and samples are of all tables.
+# ARGV: rules; 14 evaluation_interval, 15 '1' if imported, then per episode session, seq, length, size,
+# weights version, Episode message ('' to ask first). Returns {'HELD'|'MISSING' (not held, but not sent)|
+# outcomes, first index, tail, env_steps, inserts, samples, weights_version, total}, where inserts and samples
+# are of all tables.
 COMMIT = Script(
     TABLE
     + """
-local interval, upload, imported = tonumber(ARGV[14]), ARGV[15], ARGV[16] == '1'
-local count = (#ARGV - 16) / 5
+local interval, imported = tonumber(ARGV[14]), ARGV[15] == '1'
+local count = (#ARGV - 15) / 6
 local env_steps = get('env_steps')
 local first_index, steps_before, samples_were_due = head, env_steps, may_sample()
 local function answer(outcomes)
@@ -120,41 +127,37 @@ local function answer(outcomes)
   return {outcomes, first_index, tail, env_steps, inserts, sampled, version, total}
 end
 
-local outcomes, stored, marks, last_seq, steps, size = {}, {}, {}, {}, env_steps, 0
+local now = redis.call('TIME')
+now = ' ' .. text(now[1] * 1000 + math.floor(now[2] / 1000))
+local new_score = prioritised and tonumber(redis.call('HGET', its, 'max_priority') or 1)
+local outcomes, last_seq, blobs, marks, new_scores = {}, {}, {}, {}, {}
+local stored, size, steps, missing = 0, 0, env_steps, false
 for i = 1, count do
-  local at = 12 + 5 * i
-  local session, seq, length = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local at = 10 + 6 * i
+  local session, seq = ARGV[at], ARGV[at + 1]
   local last = last_seq[session] or redis.call('HGET', prefix .. 'seqs', session)
   if last and seq <= last then
     outcomes[i] = 'D'
   elseif steps >= total then
     outcomes[i] = 'C'
   else
-    outcomes[i], last_seq[session], steps = 'S', seq, steps + length
-    stored[#stored + 1], marks[#marks + 1], size = i, steps, size + tonumber(ARGV[at + 3])
+    local index, blob = head + stored, ARGV[at + 5]
+    outcomes[i], last_seq[session], steps = 'S', seq, steps + ARGV[at + 2]
+    stored, size, missing = stored + 1, size + ARGV[at + 3], missing or blob == ''
+    blobs[2 * stored - 1], blobs[2 * stored] = episode_key(index), blob
+    marks[2 * stored - 1], marks[2 * stored] = text(index), text(steps) .. now
+    new_scores[stored] = struct.pack('<d', new_score or ARGV[at + 4] + 1)
   end
 end
-if #stored > 0 and not (imported and not queue or may_insert(#stored, size)) then return answer('HELD') end
-for _, i in ipairs(stored) do
-  if redis.call('EXISTS', upload .. i) == 0 then return answer('MISSING') end
+if stored > 0 then
+  if not (imported and not queue or may_insert(stored, size)) then return answer('HELD') end
+  if missing then return answer('MISSING') end
+  redis.call('MSET', unpack(blobs))
+  redis.call('HSET', own .. 'stored', unpack(marks))
+  for session, seq in pairs(last_seq) do redis.call('HSET', prefix .. 'seqs', session, seq) end
+  if accounted then redis.call('SETRANGE', scores, (head - base) * 8, table.concat(new_scores)) end
 end
-
-local new_score = prioritised and tonumber(redis.call('HGET', its, 'max_priority') or 1)
-local now = redis.call('TIME')
-now = ' ' .. text(now[1] * 1000 + math.floor(now[2] / 1000))
-for n, i in ipairs(stored) do
-  local episode = episode_key(head)
-  redis.call('HSET', own .. 'stored', text(head), text(marks[n]) .. now)
-  redis.call('RENAME', upload .. i, episode)
-  redis.call('PERSIST', episode)
-  if accounted then set_score(head, new_score or tonumber(ARGV[16 + 5 * i]) + 1) end
-  bytes, head, available = bytes + tonumber(ARGV[15 + 5 * i]), head + 1, available + 1
-end
-env_steps = steps
-for i = 1, count do
-  if outcomes[i] ~= 'S' then redis.call('UNLINK', upload .. i) end
-end
-for session, seq in pairs(last_seq) do redis.call('HSET', prefix .. 'seqs', session, seq) end
+env_steps, bytes, head, available = steps, bytes + size, head + stored, available + stored
 while not queue and (head - tail > max_episodes or (bytes > max_bytes and available > minimum)) do
   remove(tail)
 end

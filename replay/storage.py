@@ -53,8 +53,6 @@ class NewEpisode:
 class Group:
     """Episodes that enter together, in this order, or not at all."""
 
-    id: str
-    """Unique; the same when the group is offered again."""
     table: str
     episodes: tuple[NewEpisode, ...]
     imported: bool = False

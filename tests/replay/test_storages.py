@@ -1,7 +1,6 @@
 """What every storage promises; one suite, run on all of them."""
 
 import dataclasses
-import uuid
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ def real_group(*seqs, imported=False, **meta):
     """Of whole messages, as `records` reads them."""
     episodes = [message(seq, **meta) for seq in seqs]
     blobs = [NewEpisode(meta=episode_from_proto(e).meta, blob=e.SerializeToString()) for e in episodes]
-    return Group(id=uuid.uuid4().hex, table="default", episodes=tuple(blobs), imported=imported)
+    return Group(table="default", episodes=tuple(blobs), imported=imported)
 
 
 async def commit(storage, *seqs, **kwargs):
@@ -373,9 +372,7 @@ async def _outcome(storage, operation):
                 members = tuple(
                     episode(seq + 1, session="xy"[e % 2], length=1 + f, size=10 * e + 1) for seq in seqs
                 )
-                return await storage.commit(
-                    Group(id=str(operation), table="default", episodes=members), again=False
-                )
+                return await storage.commit(Group(table="default", episodes=members), again=False)
             case "reserve":
                 stream = await main(storage).open_stream(status.counters.samples // BATCH_SIZE)
                 return [
