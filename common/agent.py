@@ -35,20 +35,29 @@ class AgentNetwork(nn.Module):
     def embedded(self, obs: Tensor, last_actions: Tensor) -> Tensor:
         """relu(embed([obs, onehot(last action), onehot(agent)])) [..., N, D], without building that input.
 
-        What the two one-hot codes add is a row of a table. `obs` is [..., N, O], `last_actions` int64
-        [..., N], -1 where there is none.
+        `obs` is [..., N, O], `last_actions` int64 [..., N], -1 where there is none.
         """
-        spec, width = self.spec, self.hidden_size
+        from_obs, table = self.embedding()
+        added = F.embedding(self.code_rows(last_actions), table).view(-1, self.hidden_size)
+        embedded = torch.addmm(added, obs.reshape(-1, self.spec.obs_size), from_obs.t())
+        return embedded.relu_().view(*obs.shape[:-1], self.hidden_size)
+
+    def embedding(self) -> tuple[Tensor, Tensor]:
+        """What the obs are multiplied with [D, O], and a table of what the two one-hot codes add [.., D]."""
+        spec = self.spec
         from_obs, from_action, from_agent = self.embed.weight.split(
             (spec.obs_size, spec.n_actions, spec.n_agents), dim=1
         )
-        nothing_1D = from_action.new_zeros(1, width)
+        nothing_1D = from_action.new_zeros(1, self.hidden_size)
         of_agent_ND = from_agent.t() + self.embed.bias
-        table = (of_agent_ND.unsqueeze(1) + torch.cat((nothing_1D, from_action.t()))).flatten(0, 1)
-        first_row_N = torch.arange(0, len(table), spec.n_actions + 1, device=table.device)
-        added = F.embedding(last_actions + (first_row_N + 1), table)
-        embedded = torch.addmm(added.view(-1, width), obs.reshape(-1, spec.obs_size), from_obs.t())
-        return embedded.relu_().view(*obs.shape[:-1], width)
+        table = of_agent_ND.unsqueeze(1) + torch.cat((nothing_1D, from_action.t()))
+        return from_obs, table.flatten(0, 1)
+
+    def code_rows(self, last_actions: Tensor) -> Tensor:
+        """The table's rows for last actions int64 [..., N], -1 where there is none."""
+        per_agent = self.spec.n_actions + 1
+        end = self.spec.n_agents * per_agent
+        return last_actions + torch.arange(1, end + 1, per_agent, device=last_actions.device)
 
     def unroll(self, obs_TBNO: Tensor, last_actions_TBN: Tensor, hidden_BND: Tensor) -> Tensor:
         """Hidden states [T, B, N, D] after every step."""

@@ -6,8 +6,8 @@ H hypernetwork.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from learner.monotonic import mixed_value
 from learner.settings import MixerSettings
 
 
@@ -78,9 +78,5 @@ class QmixMixer(nn.Module):
 
     def forward(self, q_PN: Tensor, condition_PS: Tensor) -> Tensor:
         """Q_tot [P]."""
-        to_w1, to_w2, b1, to_v = self.first(condition_PS).split(self.parts, dim=-1)
-        w1_PNE = self.w1(torch.relu(to_w1)).abs().view(-1, self.agents, self.embed)
-        w2_PE = self.w2(torch.relu(to_w2)).abs()
-        hidden_PE = F.elu((q_PN.unsqueeze(-1) * w1_PNE).sum(dim=1) + b1)
-        q_tot_P: Tensor = (hidden_PE * w2_PE).sum(dim=-1) + self.v(torch.relu(to_v)).squeeze(-1)
-        return q_tot_P
+        layers = (self.first, self.w1, self.w2, self.v)
+        return mixed_value(q_PN, condition_PS, [(layer.weight, layer.bias) for layer in layers])

@@ -82,11 +82,11 @@ class ValueDecomposition(Algorithm):
 
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """All losses by name, each a mean over real steps, and further scalars for the log."""
-        with label("agent"):
-            online = histories(self.agent, batch)
         with torch.no_grad(), label("target agent"):
             target = histories(self.target_agent, batch)
         condition_RS, losses = self.mixing(batch, target)
+        with label("agent"):
+            online = histories(self.agent, batch)
         with label("mixer"):
             value_losses, metrics = self.value_losses(batch, online, target, condition_RS)
         losses.update(value_losses)
@@ -119,13 +119,13 @@ class ValueDecomposition(Algorithm):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The squared error of the mixed Q-values against their targets (paper, L^TD), and scalars to log."""
         first = batch.batch_size
-        # All rows are mixed, and those that are steps selected after: one number each, not a state.
-        chosen_RN = values_of(online.q_RNA, batch.row_actions())
-        q_tot = self.online["mixer"](chosen_RN, condition_RS)[batch.step_rows_P]
         with torch.no_grad(), label("target mixer"):
             best_PN = self.best_next_actions(batch, online, target)
             best_q_PN = values_of(target.q_RNA[first:], best_PN)
             y = self.targets(batch, self.target["mixer"](best_q_PN, condition_RS[first:]))
+        # All rows are mixed, and those that are steps selected after: one number each, not a state.
+        chosen_RN = values_of(online.q_RNA, batch.row_actions())
+        q_tot = self.online["mixer"](chosen_RN, condition_RS)[batch.step_rows_P]
         assert q_tot.shape == y.shape
         metrics = {"q/taken": q_tot.detach().mean(), "q/target": y.mean()}
         return {"td": self.td_loss(batch, q_tot - y)}, metrics

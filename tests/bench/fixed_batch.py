@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from common.codec import encode_episode
+from common.exploration import ExplorationSettings
 from common.settings import AgentSettings
 from learner.algorithms.registry import build_algorithm
 from learner.batching import decode_batch
@@ -31,7 +32,14 @@ def figures() -> dict[str, float]:
         batch = decode_batch([encode_episode(episode) for episode in episodes], spec)
         for name in ("qmix", "vdfd"):
             settings = LearnerSettings(algorithm=name)
-            algorithm = build_algorithm(spec, AgentSettings(), settings, device=torch.device("cpu"), seed=0)
+            algorithm = build_algorithm(
+                spec,
+                AgentSettings(),
+                settings,
+                exploration=ExplorationSettings(),
+                device=torch.device("cpu"),
+                seed=0,
+            )
             for step in range(STEPS):
                 for key, value in algorithm.train_step(batch).items():
                     if key.startswith(("loss/", "grad_norm/")):

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import torch
 
+from learner import monotonic
 from learner.mixers import QmixMixer
 from learner.settings import MixerSettings
 from tests.learner.equations import qmix_mixer
@@ -25,6 +26,19 @@ def test_it_is_the_papers_formula():
     parameters = {f"mixer.{name}": value.numpy() for name, value in mixer.state_dict().items()}
     expected = [qmix_mixer(parameters, *row) for row in zip(q, condition, strict=True)]
     np.testing.assert_allclose(ours, expected, rtol=1e-10)
+
+
+def test_its_gradients_are_those_of_finite_differences(monkeypatch):
+    monkeypatch.setattr(monotonic, "BLOCK_ROWS", 3)
+    mixer = _mixer(2)
+    q, condition = (torch.randn(7, size, dtype=torch.float64) for size in (AGENTS, CONDITION))
+    names, values = zip(*mixer.named_parameters(), strict=True)
+
+    def q_tot(q_PN, condition_PS, *parameters):
+        given = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(mixer, given, (q_PN, condition_PS))
+
+    torch.autograd.gradcheck(q_tot, (q.requires_grad_(), condition.requires_grad_(), *values))
 
 
 def test_q_tot_never_falls_when_an_agents_q_rises():
