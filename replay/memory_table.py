@@ -97,21 +97,24 @@ class MemoryTable:
         self._changes.notify(Topic.SAMPLES, Topic.EPISODES)
         return self._stream
 
-    async def reserve(self, stream: int, batch: int, *, take: bool, consumed: int = 0) -> Reservation:
+    async def reserve(self, stream: int, batch: int, *, most: int, consumed: int = 0) -> Reservation:
         """See Table."""
         self._check_stream(stream)
         self._consume(consumed)
         again = self._taken(batch)
         if again is not None:
-            return self._reservation(granted=take, draws=again if take else None)
-        if take:
+            return self._reservation(granted=min(most, 1), draws=again if most else None)
+        if most:
             self._drop_old(batch)
-        if not (take and self._is_due(batch)):
+        if not (most and self._is_due(batch)):
             return self._reservation(end_of_run=self._progress() >= 1.0 and not self.batch_due)
         if self._rules.accounted:
             return self._reservation(view=self._view())
-        self._count(batch)
-        return self._reservation(granted=True)
+        granted = 0
+        while granted < most and self._is_due(batch + granted):
+            self._count(batch + granted)
+            granted += 1
+        return self._reservation(granted=granted)
 
     async def take(self, stream: int, batch: int, draws: Draws) -> bool:
         """See Table."""
@@ -172,15 +175,17 @@ class MemoryTable:
             raise StateConflictError("another Sample stream was opened; a table has one learner")
 
     def _is_due(self, batch: int) -> bool:
-        """Whether the batch may go, or was counted before and only its draws are gone."""
+        """Whether the batch may go, or was counted before and the answer or its draws are gone."""
         enough = self._available >= self._rules.batch_size
-        counted = not self._rules.queue and self.samples == (batch + 1) * self._rules.batch_size
+        counted = not self._rules.queue and self.samples >= (batch + 1) * self._rules.batch_size
         return self.batch_due or (enough and counted)
 
     def _count(self, batch: int) -> None:
         held_back = not self.may_insert()
-        before = self.samples if self._rules.queue else batch * self._rules.batch_size
-        self.samples = before + self._rules.batch_size
+        after = (batch + 1) * self._rules.batch_size
+        self.samples = (
+            self.samples + self._rules.batch_size if self._rules.queue else max(self.samples, after)
+        )
         if held_back and self.may_insert():
             self._changes.notify(Topic.SAMPLES)
 
@@ -246,7 +251,7 @@ class MemoryTable:
     def _reservation(
         self,
         *,
-        granted: bool = False,
+        granted: int = 0,
         end_of_run: bool = False,
         draws: Draws | None = None,
         view: View | None = None,

@@ -32,7 +32,11 @@ async def read_ahead(
 
     reader = asyncio.ensure_future(read())
     try:
-        while (task := await changes.unless_draining(started.get())) is not None:
+        while True:
+            changes.check_draining()
+            task = await changes.unless_draining(started.get()) if started.empty() else started.get_nowait()
+            if task is None:
+                return
             yield await task
     finally:
         reader.cancel()

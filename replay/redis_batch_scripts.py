@@ -87,12 +87,13 @@ local batch = tonumber(ARGV[15])
 """
 )
 
-# ARGV: rules; 14 stream, 15 batch, 16 consumed batches, 17 '1' to take. Returns {answer, tail, head} and for
-# 'AGAIN' the draws as text, for 'CHOOSE' the scores from tail on, env_steps and total.
+# ARGV: rules; 14 stream, 15 batch, 16 consumed batches, 17 how many batches at most. Returns {answer, tail,
+# head} and for 'GRANTED' how many, for 'AGAIN' the draws as text, for 'CHOOSE' the scores from tail on,
+# env_steps and total.
 RESERVE = Script(
     _STREAM
     + """
-local take = ARGV[17] == '1'
+local most = tonumber(ARGV[17])
 consume(tonumber(ARGV[16]))
 local function drop_old()
   local fresh, dropped, trained = 0, 0, math.max(1, batch)
@@ -123,10 +124,10 @@ if draws then
 end
 if draws then
   save()
-  return {take and 'AGAIN' or 'WAIT', tail, head, draws}
+  return {most > 0 and 'AGAIN' or 'WAIT', tail, head, draws}
 end
-if take and max_age >= 0 then drop_old() end
-if not (take and is_due(batch)) then
+if most > 0 and max_age >= 0 then drop_old() end
+if not (most > 0 and is_due(batch)) then
   save()
   return {(get('env_steps') >= total and not may_sample()) and 'END' or 'WAIT', tail, head}
 end
@@ -135,8 +136,13 @@ if accounted then
   local view = redis.call('GETRANGE', scores, (tail - base) * 8, (head - base) * 8 - 1)
   return {'CHOOSE', tail, head, view, get('env_steps'), total}
 end
-count(batch)
-return {'GRANTED', tail, head}
+local granted = 0
+while granted < most and is_due(batch + granted) do
+  count(batch + granted)
+  granted = granted + 1
+end
+save()
+return {'GRANTED', tail, head, granted}
 """
 )
 
@@ -164,6 +170,7 @@ if max_times > 0 then
   end
 end
 count(batch)
+save()
 return {'TAKEN'}
 """
 )

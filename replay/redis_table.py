@@ -58,13 +58,13 @@ class RedisTable:
         """See Table."""
         return int(await self._link.run(OPEN_STREAM, *self.script_arguments, consumed_batches))
 
-    async def reserve(self, stream: int, batch: int, *, take: bool, consumed: int = 0) -> Reservation:
+    async def reserve(self, stream: int, batch: int, *, most: int, consumed: int = 0) -> Reservation:
         """See Table."""
-        arguments = (*self.script_arguments, stream, batch, consumed, int(take))
+        arguments = (*self.script_arguments, stream, batch, consumed, most)
         answer, tail, head, *more = await self._link.run(RESERVE, *arguments)
         _check_stream(answer)
         return Reservation(
-            granted=answer in (b"GRANTED", b"AGAIN"),
+            granted=more[0] if answer == b"GRANTED" else int(answer == b"AGAIN"),
             end_of_run=answer == b"END",
             tail=tail,
             head=head,

@@ -51,8 +51,7 @@ local function save()
     redis.call('HSET', its, 'available', available, 'base', base, 'consumed', consumed)
   end
 end
-local function text(number) return string.format('%.0f', number) end
-local function episode_key(index) return own .. 'episode:' .. text(index) end
+local function text(number) return string.format('%d', number) end
 local function score_of(index)
   if index < tail or index >= head then return 0 end
   local at = (index - base) * 8
@@ -75,28 +74,28 @@ local function may_insert(count, size)
   return per_insert * head - samples <= per_insert * lead or not may_sample()
 end
 local function is_due(batch)
-  return may_sample() or (not queue and available >= batch_size and samples == (batch + 1) * batch_size)
+  return may_sample() or (not queue and available >= batch_size and samples >= (batch + 1) * batch_size)
 end
 local function count(batch)
   local held_back = not may_insert(1, 0)
-  samples, changed = (queue and samples or batch * batch_size) + batch_size, true
-  save()
+  samples = queue and samples + batch_size or math.max(samples, (batch + 1) * batch_size)
+  changed = true
   if held_back and may_insert(1, 0) then publish('samples') end
 end
 
 local function remove(index)
-  local key = episode_key(index)
-  bytes, changed = bytes - redis.call('STRLEN', key), true
-  gone_keys[#gone_keys + 1], gone_fields[#gone_fields + 1] = key, text(index)
-  if #gone_keys == 1000 then unlink_gone() end -- a call takes no more than some thousand arguments
+  local field, n = text(index), #gone_keys + 1
+  gone_keys[n], gone_fields[n] = own .. 'episode:' .. field, field
+  bytes, changed = bytes - redis.call('STRLEN', gone_keys[n]), true
+  if n == 1000 then unlink_gone() end -- a call takes no more than some thousand arguments
   if not accounted then
     tail, available = tail + 1, available - 1
     return
   end
   if score_of(index) > 0 then available = available - 1 end
   set_score(index, 0)
-  redis.call('HDEL', times, text(index))
-  redis.call('HDEL', times_consumed, text(index))
+  redis.call('HDEL', times, field)
+  redis.call('HDEL', times_consumed, field)
   while tail < head and score_of(tail) == 0 do tail = tail + 1 end
   if tail - base > head - tail + 16 then -- more than half of them are 0
     redis.call('SET', scores, redis.call('GETRANGE', scores, (tail - base) * 8, -1))
@@ -141,11 +140,11 @@ for i = 1, count do
   elseif steps >= total then
     outcomes[i] = 'C'
   else
-    local index, blob = head + stored, ARGV[at + 5]
+    local index, blob = text(head + stored), ARGV[at + 5]
     outcomes[i], last_seq[session], steps = 'S', seq, steps + ARGV[at + 2]
     stored, size, missing = stored + 1, size + ARGV[at + 3], missing or blob == ''
-    blobs[2 * stored - 1], blobs[2 * stored] = episode_key(index), blob
-    marks[2 * stored - 1], marks[2 * stored] = text(index), text(steps) .. now
+    blobs[2 * stored - 1], blobs[2 * stored] = own .. 'episode:' .. index, blob
+    marks[2 * stored - 1], marks[2 * stored] = index, text(steps) .. now
     new_scores[stored] = struct.pack('<d', new_score or ARGV[at + 4] + 1)
   end
 end

@@ -4,7 +4,6 @@ Batch number n is drawn by a generator seeded with the run's seed and n: there i
 and the same window gives the same batch.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 
 from replay.admission import checked_batch_number
 from replay.cache import EpisodeCache
-from replay.changes import Topic
+from replay.changes import Event, Topic
 from replay.choosing import choose
 from replay.errors import InvalidRequestError, RequestError, UnavailableError
 from replay.stats import SampleRecorder
@@ -50,7 +49,7 @@ class Credits:
         self.consumed = consumed
         self.sent = consumed
         """Number of the next batch."""
-        self._added = asyncio.Event()
+        self._added = Event()
         self._problem: RequestError | None = None
 
     def add(self, credits: int) -> None:
@@ -82,9 +81,9 @@ class Credits:
         if self._problem is not None:
             raise self._problem
 
-    def added(self) -> asyncio.Event:
-        """Will be set by the next `add`."""
-        self._added.clear()
+    def added(self) -> Event:
+        """Will happen with the next `add`."""
+        self._added = Event()
         return self._added
 
 
@@ -120,42 +119,42 @@ class Sampler:
         while True:
             changed, added = changes.event(Topic.EPISODES), credits.added()
             credits.check()
-            may_take = credits.available > 0 and not (table.rules.accounted and credits.outstanding)
-            if may_take and waiting_since is None:
+            changes.check_draining()
+            most = 0 if table.rules.accounted and credits.outstanding else credits.available
+            if most and waiting_since is None:
                 waiting_since = time.monotonic()
-            reservation = await self._reserve(table, stream, number, credits.consumed, take=may_take)
+            reservation = await self._reserve(table, stream, number, most, credits.consumed)
             if reservation.granted:
                 assert waiting_since is not None  # nothing is granted to a stream without credits
                 waited_s, waiting_since = time.monotonic() - waiting_since, None
                 if held:
                     held = False
                     yield Limiter.LETS_GO
-                batch = await self._batch(table, number, reservation)
-                if batch is None:
-                    continue
-                credits.take()
-                self._recorder.sent(batch.blobs, waited_s=waited_s)
-                yield batch
-                number += 1
+                for _ in range(reservation.granted):
+                    batch = await self._batch(table, number, reservation)
+                    if batch is None:
+                        break
+                    credits.take()
+                    self._recorder.sent(batch.blobs, waited_s=waited_s)
+                    yield batch
+                    number += 1
             elif reservation.end_of_run:
                 return
             else:
-                if may_take and not held:
+                if most and not held:
                     held = True
                     yield Limiter.HOLDS
                 await changes.wait(changed, added)
 
-    async def _reserve(
-        self, table: Table, stream: int, number: int, consumed: int, *, take: bool
-    ) -> Reservation:
+    async def _reserve(self, table: Table, stream: int, number: int, most: int, consumed: int) -> Reservation:
         """The table's answer, after the draws were made if it left them to us."""
         while True:
-            reservation = await table.reserve(stream, number, take=take, consumed=consumed)
+            reservation = await table.reserve(stream, number, most=most, consumed=consumed)
             if reservation.view is None:
                 return reservation
             draws = choose(self._rng(number), reservation.view, table.rules)
             if await table.take(stream, number, draws):
-                return replace(reservation, granted=True, draws=draws, view=None)
+                return replace(reservation, granted=1, draws=draws, view=None)
 
     async def _batch(self, table: Table, number: int, reservation: Reservation) -> Batch | None:
         """The batch; None if some of it was evicted after the draw: then the table has it drawn anew."""

@@ -162,9 +162,10 @@ class View:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reservation:
-    """The answer to a stream that asks for its next batch."""
+    """The answer to a stream that asks for its next batches."""
 
-    granted: bool
+    granted: int
+    """How many may go, from the one that was asked for on."""
     end_of_run: bool
     """The run has all its steps and no further batch is due."""
     tail: int
@@ -207,12 +208,13 @@ class Table(Protocol):
         """
         ...
 
-    async def reserve(self, stream: int, batch: int, *, take: bool, consumed: int = 0) -> Reservation:
-        """Asks for batch number `batch`, and says how many batches have been consumed.
+    async def reserve(self, stream: int, batch: int, *, most: int, consumed: int = 0) -> Reservation:
+        """Asks for batch number `batch` and those after it, and says how many batches have been consumed.
 
-        If it may go (and `take`), a table without an account counts it as handed out; one with an account
-        answers with a view to choose from, or with the draws if it was taken before. Asking again for a
-        batch that was granted grants it again. Raises StateConflictError if another stream was opened since.
+        A table without an account counts as many as may go, up to `most`, as handed out; one with an account
+        answers for the first alone, with a view to choose from, or with the draws if it was taken before.
+        Asking again for a batch that was granted grants it again. Raises StateConflictError if another stream
+        was opened since.
         """
         ...
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from common.types import Counters, Weights
-from replay.changes import Topic
+from replay.changes import Event, Topic
 from replay.errors import DrainingError, InvalidRequestError
 from replay.storage import Claim, Storage
 
@@ -43,7 +43,7 @@ async def claim_evaluation(storage: Storage, wait_s: float) -> Claim:
 
 
 async def _wait_until(
-    storage: Storage, changed: asyncio.Event, deadline_s: float, at_most_s: float | None = None
+    storage: Storage, changed: Event, deadline_s: float, at_most_s: float | None = None
 ) -> bool:
     """False when the time is over, or when the service drains: then the caller gets what there is."""
     left_s = deadline_s - asyncio.get_running_loop().time()

@@ -77,7 +77,7 @@ async def test_a_group_that_is_held_back_leaves_nothing_and_is_sent_again_when_i
         assert (await storage.commit(held, again=again)).held_back
     assert await keys(redis, prefix) == before
     stream = await main(storage).open_stream(0)
-    assert (await main(storage).reserve(stream, 0, take=True)).granted
+    assert (await main(storage).reserve(stream, 0, most=1)).granted
     assert (await storage.commit(held, again=True)).outcomes == (Outcome.STORED,) * 2
     assert await main(storage).read([5, 6]) == [blob("a", 6), blob("a", 7)]
 

@@ -43,7 +43,7 @@ async def commit(storage, *seqs, **kwargs):
 async def sample(storage, batches, *, first=0):
     """Takes batches on a new stream."""
     stream = await main(storage).open_stream(first)
-    return [await main(storage).reserve(stream, first + n, take=True) for n in range(batches)]
+    return [await main(storage).reserve(stream, first + n, most=1) for n in range(batches)]
 
 
 async def test_a_group_gets_consecutive_indices_in_its_order(open_run):
@@ -101,7 +101,7 @@ async def test_the_limiter_lets_a_first_batch_of_episodes_in_and_never_locks_bot
     for _ in range(50):
         held_back = (await commit(storage, seq)).held_back
         seq += not held_back
-        granted = (await main(storage).reserve(stream, batch, take=True)).granted
+        granted = (await main(storage).reserve(stream, batch, most=1)).granted
         batch += granted
         assert granted or not held_back, (seq, batch)
     assert abs(batch * BATCH_SIZE - 1.5 * (seq - 1)) < 1.5 * BATCH_SIZE
@@ -111,31 +111,49 @@ async def test_a_batch_needs_a_window_and_is_granted_once_and_again(open_run):
     storage = await open_run()
     stream = await main(storage).open_stream(0)
     await commit(storage, 1, 2, 3)
-    assert not (await main(storage).reserve(stream, 0, take=True)).granted, "3 episodes are no batch"
+    assert not (await main(storage).reserve(stream, 0, most=1)).granted, "3 episodes are no batch"
     await commit(storage, 4)
-    assert not (await main(storage).reserve(stream, 0, take=False)).granted
-    window = await main(storage).reserve(stream, 0, take=True)
+    assert not (await main(storage).reserve(stream, 0, most=0)).granted
+    window = await main(storage).reserve(stream, 0, most=1)
     assert (window.tail, window.head) == (0, 4)
     for batch in (0, 1):
-        assert (await main(storage).reserve(stream, batch, take=True)).granted
-        assert (await main(storage).reserve(stream, batch, take=True)).granted, (
-            "the answer may have been lost"
-        )
+        assert (await main(storage).reserve(stream, batch, most=1)).granted
+        assert (await main(storage).reserve(stream, batch, most=1)).granted, "the answer may have been lost"
         assert (await storage.status()).counters.samples == 4 * (batch + 1)
-    assert not (await main(storage).reserve(stream, 2, take=True)).granted, "2 samples per insert are used up"
+    assert not (await main(storage).reserve(stream, 2, most=1)).granted, "2 samples per insert are used up"
+
+
+async def test_several_batches_are_granted_at_once_as_far_as_the_limiter_goes(open_run):
+    storage = await open_run()  # 2 samples per insert
+    for seq in range(1, 6):
+        await commit(storage, seq)
+    table = main(storage)
+    stream = await table.open_stream(0)
+
+    async def granted(batch, most):
+        answer = await table.reserve(stream, batch, most=most)
+        return answer.granted, (await table.status()).samples
+
+    assert await granted(0, 1) == (1, 4)
+    assert await granted(1, 5) == (1, 8), "10 samples are owed, which is two batches"
+    assert await granted(0, 5) == (2, 8), "the answers may have been lost"
+    assert await granted(2, 5) == (0, 8)
+    await commit(storage, 6, 7)
+    assert await granted(1, 5) == (2, 12), "one again and a new one"
+    assert await granted(3, 5) == (0, 12)
 
 
 async def test_a_new_stream_sets_the_samples_and_ends_the_old_one(open_run):
     storage = await open_run()
     await commit(storage, 1, 2, 3, 4, 5)
     old = await main(storage).open_stream(0)
-    await main(storage).reserve(old, 0, take=True)
-    await main(storage).reserve(old, 1, take=True)
+    await main(storage).reserve(old, 0, most=1)
+    await main(storage).reserve(old, 1, most=1)
     new = await main(storage).open_stream(1)
     assert (await storage.status()).counters.samples == BATCH_SIZE
     with pytest.raises(StateConflictError, match="stream"):
-        await main(storage).reserve(old, 2, take=True)
-    assert (await main(storage).reserve(new, 1, take=True)).granted
+        await main(storage).reserve(old, 2, most=1)
+    assert (await main(storage).reserve(new, 1, most=1)).granted
 
 
 async def test_the_window_is_bounded_by_count(open_run):
@@ -197,7 +215,7 @@ async def test_the_run_ends_at_its_steps(open_run):
     assert (await commit(storage, 4, 5)).outcomes == (DUPLICATE, RUN_COMPLETE)
     assert (await storage.status()).counters.env_steps == 40
     stream = await main(storage).open_stream(0)
-    answers = [await main(storage).reserve(stream, n, take=True) for n in range(3)]
+    answers = [await main(storage).reserve(stream, n, most=1) for n in range(3)]
     assert [(a.granted, a.end_of_run) for a in answers] == [(True, False), (True, False), (False, True)]
 
 
@@ -205,7 +223,7 @@ async def test_no_end_of_run_while_a_batch_is_due(open_run):
     storage = await open_run(total_env_steps=40)
     await commit(storage, 1, 2, 3, 4)
     stream = await main(storage).open_stream(0)
-    assert not (await main(storage).reserve(stream, 0, take=False)).end_of_run
+    assert not (await main(storage).reserve(stream, 0, most=0)).end_of_run
 
 
 async def test_a_later_start_may_change_only_the_total(open_run):
@@ -376,8 +394,8 @@ async def _outcome(storage, operation):
             case "reserve":
                 stream = await main(storage).open_stream(status.counters.samples // BATCH_SIZE)
                 return [
-                    await main(storage).reserve(stream, status.counters.samples // BATCH_SIZE, take=take)
-                    for take in (False, True)
+                    await main(storage).reserve(stream, status.counters.samples // BATCH_SIZE, most=most)
+                    for most in (0, 1 + a % 4, 1 + b % 3)
                 ]
             case "open":
                 return await main(storage).open_stream(max(0, status.counters.samples // BATCH_SIZE - a % 3))

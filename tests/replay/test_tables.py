@@ -52,7 +52,7 @@ async def commit(storage, *seqs, **kwargs):
 
 async def take(table, stream, batch, *, consumed=0, rng=RNG) -> Draws | None:
     """What the service does for a batch; None if there is none."""
-    answer = await table.reserve(stream, batch, take=True, consumed=consumed)
+    answer = await table.reserve(stream, batch, most=1, consumed=consumed)
     if answer.view is not None:
         draws = choose(rng, answer.view, table.rules)
         assert await table.take(stream, batch, draws)
@@ -81,8 +81,8 @@ async def test_tables_have_their_own_windows_limiters_and_streams_but_one_run(op
     assert await recent.read([0, 3, 4]) == [blob("a", 6), blob("a", 9), None]
     assert await main(storage).read([0, 4, 5]) == [blob("a", 1), blob("a", 5), None]
     streams = await main(storage).open_stream(0), await recent.open_stream(0)
-    assert (await recent.reserve(streams[1], 0, take=True)).granted
-    assert (await main(storage).reserve(streams[0], 0, take=True)).granted, "its stream is not over"
+    assert (await recent.reserve(streams[1], 0, most=1)).granted
+    assert (await main(storage).reserve(streams[0], 0, most=1)).granted, "its stream is not over"
     default, other = (await storage.status()).tables
     assert (default.name, default.inserts, default.samples, default.available) == ("default", 5, 4, 5)
     assert (other.name, other.inserts, other.samples, other.available) == ("recent", 4, 4, 4)
@@ -113,7 +113,7 @@ async def test_inserts_wait_while_a_queue_is_full_and_enter_when_the_learner_is_
     await take(queue, stream, 0)
     assert (await storage.commit(late, again=True)).held_back, "what the learner has counts too"
     freed = storage.changes.event(Topic.SAMPLES)
-    await queue.reserve(stream, 1, take=False, consumed=1)
+    await queue.reserve(stream, 1, most=0, consumed=1)
     await storage.changes.wait(freed)
     assert (await storage.commit(late, again=True)).outcomes == (Outcome.STORED,) * 3
     (status,) = (await storage.status()).tables
@@ -212,10 +212,10 @@ async def test_a_run_with_a_queue_ends_when_no_batch_is_left(open_queue):
     storage, queue = await open_queue(dataclasses.replace(RUN, total_env_steps=60))
     stream = await queue.open_stream(0)
     await commit(storage, *range(1, 7))
-    assert not (await queue.reserve(stream, 0, take=False)).end_of_run
+    assert not (await queue.reserve(stream, 0, most=0)).end_of_run
     await take(queue, stream, 0)
-    assert not (await queue.reserve(stream, 0, take=False)).end_of_run, "it may have to be given again"
-    assert (await queue.reserve(stream, 1, take=True, consumed=1)).end_of_run
+    assert not (await queue.reserve(stream, 0, most=0)).end_of_run, "it may have to be given again"
+    assert (await queue.reserve(stream, 1, most=1, consumed=1)).end_of_run
 
 
 LIMITED = {"max_times_sampled": 2, "samples_per_insert": 2.0, "insert_lead_episodes": 100}
@@ -240,7 +240,7 @@ async def test_no_episode_is_sampled_more_often_than_may_be(open_run, sampler):
     (status,) = (await storage.status()).tables
     assert status.samples == counts.sum() == 4 * batch
     assert status.available == np.sum(counts < 2) < BATCH_SIZE
-    await table.reserve(stream, batch, take=False, consumed=batch)
+    await table.reserve(stream, batch, most=0, consumed=batch)
     left = await table.read(range(16))
     assert [blob is None for blob in left] == list(counts == 2)
 
@@ -261,7 +261,7 @@ async def test_an_evicted_batch_is_drawn_again(open_run):
     table = main(storage)
     await commit(storage, *range(1, 7))
     stream = await table.open_stream(0)
-    view = (await table.reserve(stream, 0, take=True)).view
+    view = (await table.reserve(stream, 0, most=1)).view
     await commit(storage, 7, 8)
     stale = choose(RNG, dataclasses.replace(view, scores=view.scores[:2]), table.rules)
     assert not await table.take(stream, 0, stale)
@@ -281,7 +281,7 @@ async def test_new_episodes_have_the_highest_priority_so_far_and_updates_are_app
 
     async def scores():
         (status,) = (await storage.status()).tables
-        answer = await table.reserve(stream, status.samples // BATCH_SIZE, take=True)
+        answer = await table.reserve(stream, status.samples // BATCH_SIZE, most=1)
         return list(answer.view.scores)
 
     await commit(storage, 1, 2, 3, 4)
@@ -298,7 +298,7 @@ async def test_new_episodes_have_the_highest_priority_so_far_and_updates_are_app
     await table.update_priorities(4, {0: 0.3})
     stream = await table.open_stream(2)  # the learner went back
     await table.update_priorities(2, {1: 0.2})
-    assert list((await table.reserve(stream, 1, take=True)).view.scores) == [0.3, 0.2, 7.25, 1.0, 7.25]
+    assert list((await table.reserve(stream, 1, most=1)).view.scores) == [0.3, 0.2, 7.25, 1.0, 7.25]
 
 
 async def test_priorities_of_episodes_that_left_are_passed_over(open_run):
@@ -306,7 +306,7 @@ async def test_priorities_of_episodes_that_left_are_passed_over(open_run):
     table = main(storage)
     await commit(storage, *range(1, 8))
     await table.update_priorities(0, {0: 9.0, 5: 2.0})
-    view = (await table.reserve(await table.open_stream(0), 0, take=True)).view
+    view = (await table.reserve(await table.open_stream(0), 0, most=1)).view
     assert (view.tail, list(view.scores)) == (3, [1.0, 1.0, 2.0, 1.0])
 
 
@@ -323,9 +323,9 @@ async def test_sampling_waits_for_min_episodes(open_run):
     stream = await table.open_stream(0)
     for seq in range(1, 7):
         assert not (await commit(storage, seq)).held_back, "else both sides would wait"
-        assert not (await table.reserve(stream, 0, take=True)).granted
+        assert not (await table.reserve(stream, 0, most=1)).granted
     await commit(storage, 7)
-    assert (await table.reserve(stream, 0, take=True)).granted
+    assert (await table.reserve(stream, 0, most=1)).granted
 
 
 def test_importance_weights_are_those_of_the_paper():
@@ -408,12 +408,12 @@ class _Player:
             except (StateConflictError, InvalidRequestError) as error:
                 return str(error)
         try:
-            return await self._sample(table, take=more[0] > 3)
+            return await self._sample(table, most=min(4, more[0] // 4))
         except StateConflictError as error:
             return str(error)
 
-    async def _sample(self, table, *, take):
-        answer = await table.reserve(self.stream, self.batch, take=take, consumed=self.consumed)
+    async def _sample(self, table, *, most):
+        answer = await table.reserve(self.stream, self.batch, most=most, consumed=self.consumed)
         if answer.view is None:
             return answer
         draws = choose(np.random.default_rng(self.batch), answer.view, table.rules)
@@ -422,8 +422,10 @@ class _Player:
     def learn(self, outcome):
         if isinstance(outcome, int):
             self.stream = outcome
-        elif (isinstance(outcome, tuple) and outcome[1]) or getattr(outcome, "granted", False):
-            self.batch += 1
+        elif isinstance(outcome, tuple):
+            self.batch += outcome[1]
+        else:
+            self.batch += getattr(outcome, "granted", 0)
 
 
 def _assert_equal(memory, redis, where):
