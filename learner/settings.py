@@ -9,6 +9,23 @@ from common.settings import Fraction, PositiveFloat, PositiveInt, Settings
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 
+class OptimiserSettings(Settings):
+    """How a group of parameters is optimised; the defaults are PyMARL's."""
+
+    name: Literal["rmsprop", "adam"] = "rmsprop"
+    learning_rate: PositiveFloat = 5e-4
+    rmsprop_alpha: Fraction = 0.99
+    rmsprop_eps: PositiveFloat = 1e-5
+    max_grad_norm: PositiveFloat = 10.0
+
+
+class WorldModelOptimiserSettings(OptimiserSettings):
+    """The same, with the world model's defaults (ours)."""
+
+    name: Literal["rmsprop", "adam"] = "adam"
+    learning_rate: PositiveFloat = 1e-3
+
+
 class MixerSettings(Settings):
     """QMIX's mixing network."""
 
@@ -80,18 +97,10 @@ class WorldModelSettings(Settings):
     """Normalise each branch's code before the fusion (ours)."""
     predict_avail_actions: bool = True
     """Predict which actions are available in imagined states (ours); off: all of them."""
+    optimiser: WorldModelOptimiserSettings = WorldModelOptimiserSettings()
+    """The world model's own (ours)."""
     td_gradient: bool = False
     """Let the TD loss flow into the world model through the rollout."""
-
-
-class OptimiserSettings(Settings):
-    """The optimiser of all parameters."""
-
-    name: Literal["rmsprop", "adam"] = "rmsprop"
-    learning_rate: PositiveFloat = 5e-4
-    rmsprop_alpha: Fraction = 0.99
-    rmsprop_eps: PositiveFloat = 1e-5
-    max_grad_norm: PositiveFloat = 10.0
 
 
 class LearnerSettings(Settings):
@@ -110,6 +119,7 @@ class LearnerSettings(Settings):
     target_update_episodes: PositiveInt = 200
     """Steps between copies of the online network to the target network; one step per episode."""
     optimiser: OptimiserSettings = OptimiserSettings()
+    """Of agents and mixer, and what else is not the world model."""
     mixer: MixerSettings = MixerSettings()
     qtran: QtranSettings = QtranSettings()
     coma: ComaSettings = ComaSettings()

@@ -26,7 +26,7 @@ from learner.algorithms.saved_state import load_parts, save_parts
 from learner.batching import EpisodeBatch
 from learner.critic import CentralCritic
 from learner.histories import histories, values_of
-from learner.optimiser import Optimiser
+from learner.optimiser import Optimiser, ParameterGroup
 from learner.settings import LearnerSettings
 from learner.targets import td_lambda_targets
 
@@ -53,11 +53,12 @@ class Coma(Algorithm):
         self.online = nn.ModuleDict({"agent": AgentNetwork(spec, agent), "critic": critic}).to(device)
         self.target = nn.ModuleDict({"critic": copy.deepcopy(critic)}).to(device)
         self.target.requires_grad_(False)
-        self.optimiser = Optimiser({"policy": list(self.agent.parameters())}, settings.optimiser)
+        policy = ParameterGroup(list(self.agent.parameters()), settings.optimiser)
         critic_rate = {"learning_rate": settings.coma.critic_learning_rate}
+        of_critic = settings.optimiser.model_copy(update=critic_rate)
+        self.optimiser = Optimiser({"policy": policy})
         self.critic_optimiser = Optimiser(
-            {"critic": list(self.online["critic"].parameters())},
-            settings.optimiser.model_copy(update=critic_rate),
+            {"critic": ParameterGroup(list(self.online["critic"].parameters()), of_critic)}
         )
         self.env_steps = 0
         """Trained on so far. Every episode is trained on once, so this is about the run's count."""

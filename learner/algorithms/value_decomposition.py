@@ -19,7 +19,7 @@ from learner.algorithms.base import Algorithm
 from learner.algorithms.saved_state import load_parts, save_parts
 from learner.batching import EpisodeBatch
 from learner.histories import Histories, histories, values_of
-from learner.optimiser import Optimiser
+from learner.optimiser import Optimiser, ParameterGroup
 from learner.prioritised import mean_square
 from learner.settings import LearnerSettings
 from learner.targets import td_lambda_targets
@@ -47,7 +47,7 @@ class ValueDecomposition(Algorithm):
         self.target.requires_grad_(False)
         self.steps = 0
         self.loss_weights = {"td": 1.0, **self.extra_loss_weights()}
-        self.optimiser = Optimiser(self.parameter_groups(), settings.optimiser)
+        self.optimiser = Optimiser(self.parameter_groups())
 
     @property
     def agent(self) -> AgentNetwork:  # type: ignore[override]
@@ -71,9 +71,9 @@ class ValueDecomposition(Algorithm):
         """Weights of the losses besides "td"."""
         return {}
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by the norm they are clipped with."""
-        return {"value": list(self.online.parameters())}
+    def parameter_groups(self) -> dict[str, ParameterGroup]:
+        """What is clipped and optimised together."""
+        return {"value": ParameterGroup(list(self.online.parameters()), self.settings.optimiser)}
 
     def mixing(self, batch: EpisodeBatch, target: Histories) -> tuple[Tensor, dict[str, Tensor]]:
         """The mixer's condition on every row [R, S], and the losses of whatever made it: the state alone."""

@@ -16,6 +16,7 @@ from learner.batching import EpisodeBatch
 from learner.histories import Histories, histories, values_of
 from learner.imagination import Imagined, Rollout, imagine
 from learner.mixers import QmixMixer
+from learner.optimiser import ParameterGroup
 from learner.world_model import Beliefs, WorldModel
 
 
@@ -39,10 +40,14 @@ class Vdfd(ValueDecomposition):
             del weights["avail"]
         return weights
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The world model's gradient is clipped on its own."""
+    def parameter_groups(self) -> dict[str, ParameterGroup]:
+        """The world model is clipped and optimised on its own."""
         value = [p for name in ("agent", "mixer", "rollout") for p in self.online[name].parameters()]
-        return {"value": value, "world_model": list(self.world_model.parameters())}
+        model = list(self.world_model.parameters())
+        return {
+            "value": ParameterGroup(value, self.settings.optimiser),
+            "world_model": ParameterGroup(model, self.settings.world_model.optimiser),
+        }
 
     @property
     def world_model(self) -> WorldModel:
