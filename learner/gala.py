@@ -11,9 +11,14 @@ Shapes: any leading ones, N nodes, F features, Z code, H hidden.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from learner.graph import sharpen, sharpen_and_smooth, smooth
+from learner.graph import (
+    mixed_linear,
+    sharpening_smoothing_weights,
+    sharpening_weights,
+    smooth,
+    smoothing_weights,
+)
 from learner.reconstruction import decoder_error
 
 
@@ -35,13 +40,17 @@ class GalaEncoder(nn.Module):
         """What one part adds to the first layer."""
         first = self.first[part]
         assert isinstance(first, nn.Linear)
-        if first.in_features <= first.out_features:
-            return F.linear(smooth(x_NF), first.weight, first.bias)
-        return smooth(first(x_NF))
+        if first.in_features > first.out_features:
+            return smooth(first(x_NF))
+        bias = first.weight.new_zeros(first.out_features) if first.bias is None else first.bias
+        operator = smoothing_weights(x_NF.shape[-2])
+        return mixed_linear(x_NF, first.weight, bias, operator).view(*x_NF.shape[:-1], -1)
 
     def finish(self, projected_NH: Tensor) -> Tensor:
         """The code [.., N, Z] from the sum of the projected parts."""
-        return smooth(self.last(torch.relu(projected_NH)))
+        # In place it would be slow with gradients: the input may be a view.
+        relu = torch.relu if torch.is_grad_enabled() else torch.relu_
+        return smooth(self.last(relu(projected_NH)))
 
     def forward(self, *parts_NF: Tensor) -> Tensor:
         """The code [.., N, Z]."""
@@ -58,7 +67,9 @@ class GalaEncoder(nn.Module):
         """
         weight, bias = decoder.last_layer(part)
         both = compose(self.first[0], weight, bias)
-        return self.finish(F.linear(sharpen_and_smooth(decoder.hidden(code_NZ)), *both))
+        operator = sharpening_smoothing_weights(code_NZ.shape[-2])
+        projected = mixed_linear(decoder.hidden(code_NZ), *both, operator)
+        return self.finish(projected.view(*code_NZ.shape[:-1], -1))
 
 
 class GalaDecoder(nn.Module):
@@ -71,10 +82,9 @@ class GalaDecoder(nn.Module):
 
     def hidden(self, code_NZ: Tensor) -> Tensor:
         """The first layer [.., N, H]."""
-        # A product in three dimensions gives a view, and relu in place on a view is slow.
-        sharpened = sharpen(code_NZ)
-        hidden = torch.relu_(self.first(sharpened.flatten(0, -2)))
-        return hidden.view(*sharpened.shape[:-1], -1)
+        operator = sharpening_weights(code_NZ.shape[-2])
+        hidden = torch.relu_(mixed_linear(code_NZ, self.first.weight, self.first.bias, operator))
+        return hidden.view(*code_NZ.shape[:-1], -1)
 
     def last_layer(self, part: slice) -> tuple[Tensor, Tensor]:
         """Weight and bias of these features; P comes before them."""
@@ -87,8 +97,9 @@ class GalaDecoder(nn.Module):
 
     def forward(self, code_NZ: Tensor) -> Tensor:
         """All features [.., N, F]."""
-        features: Tensor = self.last(sharpen(self.hidden(code_NZ)))
-        return features
+        operator = sharpening_weights(code_NZ.shape[-2])
+        features = mixed_linear(self.hidden(code_NZ), self.last.weight, self.last.bias, operator)
+        return features.view(*code_NZ.shape[:-1], -1)
 
 
 def compose(first: nn.Module, weight_FH: Tensor, bias_F: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ Shapes: R rows of a packed batch (learner/batching.py), B episodes, N agents, O 
 Z latent per agent and branch, A actions. The row before row B + p is step_rows_P[p].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,11 @@ class Beliefs:
     v_RNZ: Tensor
     v_previous_RNZ: Tensor
     """v_{t-1}, where the literal action-free rollout starts."""
+    static_RNZ: Tensor
+
+    def part(self, rows: slice) -> "Beliefs":
+        """Of these rows alone."""
+        return Beliefs(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 class WorldModel(nn.Module):
@@ -90,13 +95,15 @@ class WorldModel(nn.Module):
         kl_ac, rec_ac, ac, s = self._action_conditioned(batch, hidden_RND, generator)
         kl_af, rec_af, af, v = self._action_free(batch, generator)
         with label("static branch"):
-            st = self.st_decoder.error(self.st_encoder(batch.obs_RNO), batch.obs_RNO)
+            static = self.st_encoder(batch.obs_RNO)
+            st = self.st_decoder.error(static, batch.obs_RNO)
         losses = {"kl_ac": kl_ac, "rec_ac": rec_ac, "kl_af": kl_af, "rec_af": rec_af, "st": st}
         if self.settings.predict_avail_actions:
             losses["avail"] = F.binary_cross_entropy_with_logits(
                 self.avail_head(s), batch.avail_actions_RNA.to(s.dtype)
             )
-        return losses, Beliefs(s_RNZ=ac.mean, v_RNZ=af.mean, v_previous_RNZ=previous_rows(v, batch))
+        v_previous = previous_rows(v, batch)
+        return losses, Beliefs(s_RNZ=ac.mean, v_RNZ=af.mean, v_previous_RNZ=v_previous, static_RNZ=static)
 
     @labelled("action-conditioned branch")
     def _action_conditioned(

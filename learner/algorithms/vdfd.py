@@ -3,8 +3,6 @@
 Shapes: R rows, P steps, N agents, D hidden, S state, W rollout, K imagined moments, F = N * Z.
 """
 
-import contextlib
-
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +12,7 @@ from learner import health
 from learner.algorithms.value_decomposition import ValueDecomposition
 from learner.batching import EpisodeBatch
 from learner.histories import Histories, histories, values_of
-from learner.imagination import Imagined, Rollout, imagine
+from learner.imagination import Imagined, Rollout, imagine, imagine_fused
 from learner.mixers import QmixMixer
 from learner.optimiser import ParameterGroup
 from learner.world_model import Beliefs, WorldModel
@@ -72,8 +70,11 @@ class Vdfd(ValueDecomposition):
 
     def rollout(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories) -> Tensor:
         """O_t^Rollout [R, W] of every row."""
-        with contextlib.nullcontext() if self.settings.world_model.td_gradient else torch.no_grad():
+        if self.settings.world_model.td_gradient:
             fused = self.summarise.fuse(self._imagine(batch, beliefs, target))
+        else:
+            present = (beliefs, target.hidden_RND, batch.obs_RNO, batch.avail_actions_RNA)
+            fused = imagine_fused(self.world_model, self.target_agent, self.summarise, *present)
         with label("rollout GRU"):
             summary: Tensor = self.summarise(fused)
         return summary

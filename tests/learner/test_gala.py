@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from learner.gala import GalaDecoder, GalaEncoder
-from learner.graph import sharpen, smooth
+from learner.graph import mixed_linear, sharpen, sharpening_smoothing_weights, smooth
 from learner.vae import PriorVae
 
 
@@ -24,6 +25,21 @@ def test_operators_are_those_of_the_weighted_complete_graph(nodes):
     smoothing, sharpening = _operators(nodes, 1.0 / nodes)
     torch.testing.assert_close(smooth(torch.from_numpy(x)), torch.from_numpy(smoothing @ x))
     torch.testing.assert_close(sharpen(torch.from_numpy(x)), torch.from_numpy(sharpening @ x))
+
+
+@pytest.mark.parametrize("nodes", [3, 8, 27])
+def test_a_layer_after_an_operator_is_both_of_them(nodes):
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((4, nodes, 5), (6, 5), (6,)))
+    inputs = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    product = mixed_linear(x, weight, bias, sharpening_smoothing_weights(nodes))
+    one_by_one = F.linear(smooth(sharpen(x)), weight, bias).flatten(0, 1)
+    torch.testing.assert_close(product, one_by_one)
+    to_product = torch.randn_like(product)
+    ours = torch.autograd.grad((product * to_product).sum(), inputs)
+    theirs = torch.autograd.grad((one_by_one * to_product).sum(), inputs)
+    for own, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, reference)
 
 
 def test_the_unweighted_graph_would_erase_the_nodes():

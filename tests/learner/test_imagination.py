@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from common.agent import AgentNetwork, greedy_actions
-from learner.imagination import Rollout, imagine, predicted_avail
+from learner import imagination as module
+from learner.imagination import Rollout, imagine, imagine_fused, predicted_avail
 from learner.settings import BranchMasks
 from learner.world_model import Beliefs, WorldModel, one_hot
 from tests.episodes import SPEC
@@ -26,6 +27,7 @@ def _setup(batch, **changes):
         s_RNZ=beliefs.s_RNZ.detach(),
         v_RNZ=beliefs.v_RNZ.detach(),
         v_previous_RNZ=beliefs.v_previous_RNZ.detach(),
+        static_RNZ=beliefs.static_RNZ.detach(),
     )
     return model, policy, (beliefs, hidden, batch.obs_RNO, batch.avail_actions_RNA)
 
@@ -79,6 +81,16 @@ def test_the_literal_rollout_is_the_papers(batch):
         v_in = model.af_prior(v_back).mean
         torch.testing.assert_close(imagined.v_RNZ[k], v_in)
         torch.testing.assert_close(imagined.obs_RNO[k], obs_in)
+
+
+@pytest.mark.parametrize("af_rollout", ["forward", "literal"])
+def test_blocks_of_rows_are_imagined_as_the_whole(monkeypatch, batch, af_rollout):
+    monkeypatch.setattr(module, "BLOCK_NODES", 4 * SPEC.n_agents)
+    model, policy, start = _setup(batch, af_rollout=af_rollout)
+    rollout = Rollout(SPEC.n_agents, WORLD_MODEL)
+    in_blocks = imagine_fused(model, policy, rollout, *start)
+    torch.testing.assert_close(in_blocks, rollout.fuse(imagine(model, policy, *start)).detach())
+    assert not in_blocks.requires_grad
 
 
 @pytest.mark.parametrize("branch", ["ac", "af", "st"])
