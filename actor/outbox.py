@@ -38,12 +38,16 @@ class Group:
 
 
 class Outbox:
-    """`changed` guards everything and is notified of every change; close() ends all waits."""
+    """`changed` guards everything and is notified when room or an end has come; close() ends all waits."""
 
     def __init__(
         self, *, table: str, max_episodes: int, max_bytes: int, group_bytes: int, half: bool = False
     ) -> None:
-        self.changed = threading.Condition()
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self.grouped = threading.Condition(lock)
+        """Notified of new groups."""
+        self._packable = threading.Condition(lock)
         self.held = 0
         """Episodes that are not acknowledged."""
         self.held_bytes = 0
@@ -73,7 +77,8 @@ class Outbox:
             self._waiting.append(episode)
             self.held += 1
             self.held_bytes += _size(episode)
-            self.changed.notify_all()
+            if self._may_pack():
+                self._packable.notify()
 
     def pack_groups(self) -> None:
         """Packs what waits into groups until close(): the work of one thread."""
@@ -92,7 +97,7 @@ class Outbox:
                 self._groups.append(group)
                 self._next_group += 1
                 self.pack_s += time.perf_counter() - began
-                self.changed.notify_all()
+                self.grouped.notify_all()
 
     def _encode(self, episode: Episode) -> EncodedEpisode:
         try:
@@ -116,20 +121,24 @@ class Outbox:
             self.held -= len(seqs)
             self.held_bytes -= group.queue_bytes
             self.changed.notify_all()
+            if self._may_pack():
+                self._packable.notify()
             return group
 
     def close(self) -> None:
         """Gives up what is held and ends all waits. May be called twice."""
         with self.changed:
             self._closed = True
-            self.changed.notify_all()
+            for waited_for in (self.changed, self.grouped, self._packable):
+                waited_for.notify_all()
+
+    def _may_pack(self) -> bool:
+        return bool(self._waiting) and len(self._groups) < GROUPS_IN_FLIGHT
 
     def _take_waiting(self) -> list[Episode]:
         """The episodes of the next group, as soon as one may be made; none when the queue is closed."""
         with self.changed:
-            self.changed.wait_for(
-                lambda: (self._waiting and len(self._groups) < GROUPS_IN_FLIGHT) or self._closed
-            )
+            self._packable.wait_for(lambda: self._may_pack() or self._closed)
             taken, size = list[Episode](), 0
             while self._waiting and len(taken) < GROUP_EPISODES and not self._closed:
                 size += _size(self._waiting[0])
@@ -141,5 +150,5 @@ class Outbox:
 
 def _size(episode: Episode) -> int:
     """Bytes of the unpacked tensors."""
-    tensors = (episode.obs, episode.state, episode.avail_actions, episode.actions, episode.reward)
-    return sum(tensor.nbytes for tensor in tensors)
+    floats = episode.obs.nbytes + episode.state.nbytes + episode.reward.nbytes
+    return floats + episode.avail_actions.nbytes + episode.actions.nbytes

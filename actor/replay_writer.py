@@ -195,7 +195,7 @@ class ReplayWriter:
             return self._outbox.closed or (stream is not None and stream.over)
 
         with self._changed:
-            self._changed.wait_for(lambda: over() or self._outbox.next_after(after) is not None)
+            self._outbox.grouped.wait_for(lambda: over() or self._outbox.next_after(after) is not None)
             return None if over() else self._outbox.next_after(after)
 
     def _use_one_stream(self) -> None:
@@ -218,7 +218,7 @@ class ReplayWriter:
         finally:
             with self._changed:
                 stream.over = True
-                self._changed.notify_all()  # ends _requests in gRPC's sending thread
+                self._outbox.grouped.notify_all()  # ends _requests in gRPC's sending thread
             cancel(call)
 
     def _open(self, stream: _Stream) -> "grpc.CallIterator[pb.InsertResponse]":

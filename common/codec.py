@@ -105,9 +105,18 @@ META_FIELDS = tuple(EpisodeMeta.__dataclass_fields__)
 
 def meta_to_proto(encoded: EncodedEpisode) -> pb.EpisodeMeta:
     """What is known of an episode as a message."""
+    meta = encoded.meta
     return pb.EpisodeMeta(
+        session=meta.session,
+        seq=meta.seq,
+        actor=meta.actor,
+        seed=meta.seed,
+        weights_version=meta.weights_version,
+        length=meta.length,
+        episode_return=meta.episode_return,
+        won=meta.won,
+        terminated=meta.terminated,
         encoding=pb.Encoding.ValueType(encoded.encoding),
-        **{name: getattr(encoded.meta, name) for name in META_FIELDS},
     )
 
 

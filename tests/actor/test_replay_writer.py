@@ -258,7 +258,7 @@ def test_waiting_episodes_travel_in_one_group_and_few_groups_are_under_way():
 
 def wait_for_group(outbox, number):
     with outbox.changed:
-        assert outbox.changed.wait_for(lambda: outbox.next_after(number - 1) is not None, 60)
+        assert outbox.grouped.wait_for(lambda: outbox.next_after(number - 1) is not None, 60)
         return outbox.next_after(number - 1)
 
 

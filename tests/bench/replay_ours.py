@@ -25,6 +25,7 @@ from common.codec import spec_to_proto
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
 from common.types import EnvSpec, Episode, EpisodeMeta
+from learner.malloc import keep_freed_memory
 from learner.replay_reader import ReplayReader
 from learner.settings import LearnerSettings
 from protos import replay_pb2 as pb
@@ -135,6 +136,7 @@ class Sampling:
     """The learner's reader, without the training."""
 
     def __init__(self, address: str, shape_name: str) -> None:
+        keep_freed_memory()  # as a learner does
         rpc_settings = RpcSettings(address=address)
         self._reader = ReplayReader(
             rpc.channel(rpc_settings),
