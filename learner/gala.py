@@ -48,9 +48,7 @@ class GalaEncoder(nn.Module):
 
     def finish(self, projected_NH: Tensor) -> Tensor:
         """The code [.., N, Z] from the sum of the projected parts."""
-        # In place it would be slow with gradients: the input may be a view.
-        relu = torch.relu if torch.is_grad_enabled() else torch.relu_
-        return smooth(self.last(relu(projected_NH)))
+        return smooth(self.last(torch.relu(projected_NH)))
 
     def forward(self, *parts_NF: Tensor) -> Tensor:
         """The code [.., N, Z]."""
@@ -59,8 +57,8 @@ class GalaEncoder(nn.Module):
             projected = projected + self.project(i, part)
         return self.finish(projected)
 
-    def encode_decoded(self, decoder: "GalaDecoder", code_NZ: Tensor, part: slice) -> Tensor:
-        """The code of these features of what `decoder` makes of another code.
+    def project_decoded(self, decoder: "GalaDecoder", code_NZ: Tensor, part: slice) -> Tensor:
+        """What these features of what `decoder` makes of another code add to the first layer.
 
         The decoder's last and this encoder's first layer are linear, so their product stands for both, and
         the features in between, which may be many, are never computed.
@@ -69,7 +67,7 @@ class GalaEncoder(nn.Module):
         both = compose(self.first[0], weight, bias)
         operator = sharpening_smoothing_weights(code_NZ.shape[-2])
         projected = mixed_linear(decoder.hidden(code_NZ), *both, operator)
-        return self.finish(projected.view(*code_NZ.shape[:-1], -1))
+        return projected.view(*code_NZ.shape[:-1], -1)
 
 
 class GalaDecoder(nn.Module):

@@ -17,22 +17,17 @@ from torch import Tensor
 
 from common.agent import AgentNetwork, greedy_actions
 from learner.batching import EpisodeBatch
-from learner.imagination import imagine, predicted_avail
-from learner.world_model import Beliefs, WorldModel
+from learner.imagination import Present, imagine, predicted_avail
+from learner.world_model import WorldModel
 
 
 def measure(
-    model: WorldModel,
-    policy: AgentNetwork,
-    beliefs: Beliefs,
-    hidden_RND: Tensor,
-    batch: EpisodeBatch,
+    model: WorldModel, policy: AgentNetwork, present: Present, batch: EpisodeBatch
 ) -> dict[str, float]:
     """Figures by name, "world_model/..."; call it without gradients."""
-    later = later_rows(batch, model.settings.horizon)
-    present = (beliefs, hidden_RND, batch.obs_RNO, batch.avail_actions_RNA)
-    imagined = imagine(model, policy, *present, complete=True)
-    with_real_actions = imagine(model, policy, *present, actions=_real_actions(batch, later), complete=True)
+    later, hidden_RND = later_rows(batch, model.settings.horizon), present.hidden_RND
+    imagined = imagine(model, policy, present, complete=True)
+    with_real_actions = imagine(model, policy, present, actions=_real_actions(batch, later), complete=True)
     best_RN = greedy_actions(policy.q(hidden_RND), batch.avail_actions_RNA)
     figures = {}
     for k, (rows, rows_later) in enumerate(later, start=1):

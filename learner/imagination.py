@@ -16,11 +16,34 @@ from torch.nn import functional as F
 from common.agent import AgentNetwork, greedy_actions
 from common.labels import labelled
 from learner.packed_gru import packed_gru
+from learner.remainders import Fades
 from learner.settings import WorldModelSettings
 from learner.world_model import Beliefs, WorldModel, one_hot
 
 BLOCK_NODES = 4096
 """Rows times agents of a block on the CPU: 1 MB for 64 features. A GPU takes all rows at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Present:
+    """Where imagination starts: every row of a batch, or some of them."""
+
+    beliefs: Beliefs
+    hidden_RND: Tensor
+    obs_RNO: Tensor
+    avail_RNA: Tensor
+    fades: Fades
+    """Of the whole batch."""
+
+    def part(self, rows: slice) -> "Present":
+        """Of these rows alone."""
+        return Present(
+            beliefs=self.beliefs.part(rows),
+            hidden_RND=self.hidden_RND[rows],
+            obs_RNO=self.obs_RNO[rows],
+            avail_RNA=self.avail_RNA[rows],
+            fades=self.fades,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +67,7 @@ class Imagined:
 def imagine(
     model: WorldModel,
     policy: AgentNetwork,
-    beliefs: Beliefs,
-    hidden_RND: Tensor,
-    obs_RNO: Tensor,
-    avail_RNA: Tensor,
+    present: Present,
     *,
     actions: list[Tensor] | None = None,
     complete: bool = False,
@@ -58,16 +78,14 @@ def imagine(
     Without prior VAEs there is no transition: only the present moment comes back.
     """
     horizon = model.settings.horizon if model.settings.prior else 0
-    s, hidden, chosen, logits = _action_conditioned(
-        model, policy, beliefs, hidden_RND, avail_RNA, horizon, actions, complete
-    )
+    s, hidden, chosen, logits = _action_conditioned(model, policy, present, horizon, actions, complete)
     if model.settings.af_rollout == "forward":
-        v = _action_free_forward(model, beliefs, horizon)
-        obs = [obs_RNO, *(model.decode_af(later)[1] for later in v[1:])] if complete else []
-        static = [beliefs.static_RNZ, *(model.static_of_decoded(later) for later in v[1:])]
+        v = _action_free_forward(model, present.beliefs, horizon)
+        obs = _imagined_obs(model, present, v) if complete else []
+        static = _imagined_static(model, present, v)
     else:
-        v, obs = _action_free_literal(model, beliefs, obs_RNO, horizon)
-        static = [beliefs.static_RNZ, *(model.st_encoder(z) for z in obs[1:])]
+        v, obs = _action_free_literal(model, present.beliefs, present.obs_RNO, horizon)
+        static = [present.beliefs.static_RNZ, *(model.st_encoder(z) for z in obs[1:])]
     return Imagined(
         s_RNZ=s,
         hidden_RND=hidden,
@@ -82,21 +100,21 @@ def imagine(
 def _action_conditioned(
     model: WorldModel,
     policy: AgentNetwork,
-    beliefs: Beliefs,
-    hidden_RND: Tensor,
-    avail_RNA: Tensor,
+    present: Present,
     horizon: int,
     actions: list[Tensor] | None,
     complete: bool,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-    s, hidden, chosen, logits = [beliefs.s_RNZ], [hidden_RND], [], []
+    s, hidden, chosen, logits = [present.beliefs.s_RNZ], [present.hidden_RND], [], []
+    avail_RNA, remainder = present.avail_RNA, present.hidden_RND - model.ac_decoder(s[0])
     for k in range(horizon):
         assert model.ac_prior is not None
         chosen.append(actions[k] if actions else greedy_actions(policy.q(hidden[k]).detach(), avail_RNA))
         s.append(model.ac_prior(s[k], one_hot(chosen[k], model.spec.n_actions, s[k].dtype)).mean)
         if k + 1 == horizon and not complete:
             break
-        hidden.append(model.ac_decoder(s[k + 1]))
+        fade_D = present.fades.hidden_D ** (k + 1)
+        hidden.append(torch.addcmul(model.ac_decoder(s[k + 1]), remainder, fade_D))
         if model.settings.predict_avail_actions:
             logits.append(model.avail_head(s[k + 1]))
             avail_RNA = predicted_avail(logits[k], model.spec.fallback_action)
@@ -113,12 +131,31 @@ def predicted_avail(logits_RNA: Tensor, fallback_action: int) -> Tensor:
 
 
 def _action_free_forward(model: WorldModel, beliefs: Beliefs, horizon: int) -> list[Tensor]:
-    """v_{t+k+1} ~ p(. | v_{t+k}); z' is what the advanced v decodes to (ours)."""
+    """v_{t+k+1} ~ p(. | v_{t+k}); z' is decoded from the advanced v (ours)."""
     v = [beliefs.v_RNZ]
     for k in range(horizon):
         assert model.af_prior is not None
         v.append(model.af_prior(v[k]).mean)
     return v
+
+
+def _imagined_static(model: WorldModel, present: Present, v: list[Tensor]) -> list[Tensor]:
+    """The static codes of the obs that the action-free branch imagined, without those obs."""
+    beliefs, static = present.beliefs, [present.beliefs.static_RNZ]
+    if len(v) > 1:
+        remainder = beliefs.static_projected_RNH - model.project_decoded(v[0])
+        for k, later in enumerate(v[1:], start=1):
+            projected = torch.addcmul(model.project_decoded(later), remainder, present.fades.static_H**k)
+            static.append(model.st_encoder.finish(projected))
+    return static
+
+
+def _imagined_obs(model: WorldModel, present: Present, v: list[Tensor]) -> list[Tensor]:
+    """The same for the obs themselves, with factors of their own."""
+    decoded = [model.decode_af(moment)[1] for moment in v]
+    remainder, fade_O = present.obs_RNO - decoded[0], present.fades.obs_O
+    later = (torch.addcmul(z, remainder, fade_O**k) for k, z in enumerate(decoded[1:], start=1))
+    return [present.obs_RNO, *later]
 
 
 def _action_free_literal(
@@ -138,31 +175,12 @@ def _action_free_literal(
 
 
 @torch.no_grad()
-def imagine_fused(
-    model: WorldModel,
-    policy: AgentNetwork,
-    summarise: "Rollout",
-    beliefs: Beliefs,
-    hidden_RND: Tensor,
-    obs_RNO: Tensor,
-    avail_RNA: Tensor,
-) -> Tensor:
+def imagine_fused(model: WorldModel, policy: AgentNetwork, summarise: "Rollout", present: Present) -> Tensor:
     """The branches' sum O_{t+k} [K, R, N * Z] without gradients, imagined for a block of rows at a time."""
-    rows, agents, _ = obs_RNO.shape
-    size = rows if obs_RNO.is_cuda else max(1, BLOCK_NODES // agents)
-    fused = [
-        summarise.fuse(
-            imagine(
-                model,
-                policy,
-                beliefs.part(block),
-                hidden_RND[block],
-                obs_RNO[block],
-                avail_RNA[block],
-            )
-        )
-        for block in (slice(start, start + size) for start in range(0, rows, size))
-    ]
+    rows, agents, _ = present.obs_RNO.shape
+    size = rows if present.obs_RNO.is_cuda else max(1, BLOCK_NODES // agents)
+    blocks = (slice(start, start + size) for start in range(0, rows, size))
+    fused = [summarise.fuse(imagine(model, policy, present.part(block))) for block in blocks]
     return torch.cat(fused, dim=1)
 
 

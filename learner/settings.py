@@ -93,6 +93,8 @@ class WorldModelSettings(Settings):
     """alpha, the posterior's share of the KL gradient; null turns balancing off."""
     af_rollout: Literal["forward", "literal"] = "forward"
     """How the action-free branch imagines: z' decoded from the advanced v (ours), or as the paper writes."""
+    carry_remainders: bool = True
+    """Carry what a decoder leaves out of the present into what it imagines, fading (ours)."""
     normalise_branches: bool = True
     """Normalise each branch's code before the fusion (ours)."""
     predict_avail_actions: bool = True

@@ -34,7 +34,7 @@ class FullyConnectedEncoder(nn.Module):
 
     def finish(self, projected_H: Tensor) -> Tensor:
         """The code [.., N, Z] from the sum of the projected parts."""
-        code: Tensor = self.last(torch.relu_(projected_H))
+        code: Tensor = self.last(torch.relu(projected_H))
         return per_agent(code, self.agents)
 
     def forward(self, *parts_NF: Tensor) -> Tensor:
@@ -44,10 +44,10 @@ class FullyConnectedEncoder(nn.Module):
             projected = projected + self.project(i, part)
         return self.finish(projected)
 
-    def encode_decoded(self, decoder: "FullyConnectedDecoder", code_NZ: Tensor, part: slice) -> Tensor:
-        """The code of these features of what `decoder` makes of another code; see GalaEncoder."""
+    def project_decoded(self, decoder: "FullyConnectedDecoder", code_NZ: Tensor, part: slice) -> Tensor:
+        """What these features of what `decoder` makes of another code add to the first layer [.., H]."""
         both = compose(self.first[0], *decoder.last_layer(part))
-        return self.finish(F.linear(decoder.before_last(code_NZ), *both))
+        return F.linear(decoder.before_last(code_NZ), *both)
 
 
 class FullyConnectedDecoder(nn.Module):

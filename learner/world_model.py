@@ -35,9 +35,11 @@ class Beliefs:
     v_RNZ: Tensor
     v_previous_RNZ: Tensor
     """v_{t-1}, where the literal action-free rollout starts."""
+    static_projected_RNH: Tensor
+    """The obs in the first layer of the static branch's encoder; [R, H] in vdf-sv."""
     static_RNZ: Tensor
 
-    def part(self, rows: slice) -> "Beliefs":
+    def part(self, rows: slice | Tensor) -> "Beliefs":
         """Of these rows alone."""
         return Beliefs(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
@@ -73,11 +75,11 @@ class WorldModel(nn.Module):
             return GalaDecoder(latent, hidden, out_size)
         return FullyConnectedDecoder(self.spec.n_agents, latent, hidden, out_size)
 
-    def static_of_decoded(self, v_RNZ: Tensor) -> Tensor:
-        """The static code [R, N, Z] of the obs that v decodes to, without computing that obs."""
+    def project_decoded(self, v_RNZ: Tensor) -> Tensor:
+        """The obs that v decodes to in the first layer of the static branch's encoder, without those obs."""
         obs = slice(self.settings.latent_size, None)
-        code: Tensor = self.st_encoder.encode_decoded(self.af_decoder, v_RNZ, obs)  # type: ignore[arg-type]
-        return code
+        projected: Tensor = self.st_encoder.project_decoded(self.af_decoder, v_RNZ, obs)  # type: ignore[arg-type]
+        return projected
 
     def decode_af(self, v_RNZ: Tensor) -> tuple[Tensor, Tensor]:
         """(v'_{t-1} [R, N, Z], z'_t [R, N, O]) from v_t."""
@@ -95,15 +97,21 @@ class WorldModel(nn.Module):
         kl_ac, rec_ac, ac, s = self._action_conditioned(batch, hidden_RND, generator)
         kl_af, rec_af, af, v = self._action_free(batch, generator)
         with label("static branch"):
-            static = self.st_encoder(batch.obs_RNO)
+            projected = self.st_encoder.project(0, batch.obs_RNO)
+            static = self.st_encoder.finish(projected)
             st = self.st_decoder.error(static, batch.obs_RNO)
         losses = {"kl_ac": kl_ac, "rec_ac": rec_ac, "kl_af": kl_af, "rec_af": rec_af, "st": st}
         if self.settings.predict_avail_actions:
             losses["avail"] = F.binary_cross_entropy_with_logits(
                 self.avail_head(s), batch.avail_actions_RNA.to(s.dtype)
             )
-        v_previous = previous_rows(v, batch)
-        return losses, Beliefs(s_RNZ=ac.mean, v_RNZ=af.mean, v_previous_RNZ=v_previous, static_RNZ=static)
+        return losses, Beliefs(
+            s_RNZ=ac.mean,
+            v_RNZ=af.mean,
+            v_previous_RNZ=previous_rows(v, batch),
+            static_projected_RNH=projected,
+            static_RNZ=static,
+        )
 
     @labelled("action-conditioned branch")
     def _action_conditioned(

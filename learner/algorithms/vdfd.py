@@ -12,9 +12,10 @@ from learner import health
 from learner.algorithms.value_decomposition import ValueDecomposition
 from learner.batching import EpisodeBatch
 from learner.histories import Histories, histories, values_of
-from learner.imagination import Imagined, Rollout, imagine, imagine_fused
+from learner.imagination import Present, Rollout, imagine, imagine_fused
 from learner.mixers import QmixMixer
 from learner.optimiser import ParameterGroup
+from learner.remainders import measure_fades
 from learner.world_model import Beliefs, WorldModel
 
 
@@ -70,18 +71,24 @@ class Vdfd(ValueDecomposition):
 
     def rollout(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories) -> Tensor:
         """O_t^Rollout [R, W] of every row."""
+        present = self._present(batch, beliefs, target)
+        networks = (self.world_model, self.target_agent)
         if self.settings.world_model.td_gradient:
-            fused = self.summarise.fuse(self._imagine(batch, beliefs, target))
+            fused = self.summarise.fuse(imagine(*networks, present))
         else:
-            present = (beliefs, target.hidden_RND, batch.obs_RNO, batch.avail_actions_RNA)
-            fused = imagine_fused(self.world_model, self.target_agent, self.summarise, *present)
+            fused = imagine_fused(*networks, self.summarise, present)
         with label("rollout GRU"):
             summary: Tensor = self.summarise(fused)
         return summary
 
-    def _imagine(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories) -> Imagined:
-        present = (beliefs, target.hidden_RND, batch.obs_RNO, batch.avail_actions_RNA)
-        return imagine(self.world_model, self.target_agent, *present)
+    def _present(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories) -> Present:
+        return Present(
+            beliefs=beliefs,
+            hidden_RND=target.hidden_RND,
+            obs_RNO=batch.obs_RNO,
+            avail_RNA=batch.avail_actions_RNA,
+            fades=measure_fades(self.world_model, beliefs, target.hidden_RND, batch),
+        )
 
     def health(self, batch: EpisodeBatch) -> dict[str, float]:
         """How well the world model imagines, and how much the mixer makes of it (learner/health.py)."""
@@ -90,10 +97,11 @@ class Vdfd(ValueDecomposition):
         with torch.no_grad():
             target = histories(self.target_agent, batch)
             _, beliefs = self.world_model.losses(batch, target.hidden_RND, self.generator)
+            present = self._present(batch, beliefs, target)
             if self.settings.world_model.prior:
-                measured = (self.world_model, self.target_agent, beliefs, target.hidden_RND, batch)
-                figures = health.measure(*measured)
-            terms_KRF = self.summarise.terms(self._imagine(batch, beliefs, target))
+                figures = health.measure(self.world_model, self.target_agent, present, batch)
+            imagined = imagine(self.world_model, self.target_agent, present)
+            terms_KRF = self.summarise.terms(imagined)
             q_RNA = histories(self.agent, batch).q_RNA
         self.generator.set_state(state)  # measuring must not change what is trained
         return {**figures, **self._mixer_inputs(batch, q_RNA, terms_KRF)}

@@ -60,6 +60,7 @@ CASES = {
     "qtran": ("qtran", {}),
     "vdfd": ("vdfd", _world_model()),
     "vdfd-td-into-the-world-model": ("vdfd", _world_model(td_gradient=True, kl_balance=None)),
+    "vdfd-without-remainders": ("vdfd", _world_model(td_gradient=True, carry_remainders=False)),
     "vdfd-literal": ("vdfd", _world_model(td_gradient=True, af_rollout="literal", normalise_branches=False)),
     "vdf-sv": ("vdfd", _world_model(posterior="vae", td_gradient=True)),
     "vdf-post": ("vdfd", _world_model(prior=False, td_gradient=True)),
@@ -94,13 +95,16 @@ def _trained(name, changes):
 
 def _vdfd(settings: WorldModelSettings, online, target, noise: Callable):
     """(mean losses of the world model, what the mixer sees at every time of every episode)"""
-    rows, conditions = [], []
+    played = []
     for index, e in enumerate(EPISODES):
         h = history(target, e).h
         found = world_model_equations.moments(online, settings, e, h, lambda *at, i=index: noise(i, *at))
-        rows += [moment.losses for moment in found]
-        rollout = world_model_equations.rollout(online, target, settings, e, h, found)
-        conditions.append([np.concatenate(pair) for pair in zip(e.state, rollout, strict=True)])
+        played.append((e, h, found))
+    rows = [moment.losses for *_, found in played for moment in found]
+    fades, conditions = world_model_equations.fades(online, settings, played), []
+    for episode in played:
+        rollout = world_model_equations.rollout(online, target, settings, episode, fades)
+        conditions.append([np.concatenate(pair) for pair in zip(episode[0].state, rollout, strict=True)])
     return {name: np.mean([row[name] for row in rows]) for name in rows[0]}, conditions
 
 

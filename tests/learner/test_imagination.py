@@ -1,11 +1,14 @@
 """Imagination: what it starts from, whose head chooses, what is always allowed."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 
 from common.agent import AgentNetwork, greedy_actions
 from learner import imagination as module
-from learner.imagination import Rollout, imagine, imagine_fused, predicted_avail
+from learner.imagination import Present, Rollout, imagine, imagine_fused, predicted_avail
+from learner.remainders import measure_fades
 from learner.settings import BranchMasks
 from learner.world_model import Beliefs, WorldModel, one_hot
 from tests.episodes import SPEC
@@ -23,26 +26,28 @@ def _setup(batch, **changes):
     model, policy = WorldModel(SPEC, AGENT.hidden_size, settings), AgentNetwork(SPEC, AGENT)
     hidden = torch.randn(*batch.obs_RNO.shape[:2], AGENT.hidden_size)
     _, beliefs = model.losses(batch, hidden, torch.Generator())
-    beliefs = Beliefs(
-        s_RNZ=beliefs.s_RNZ.detach(),
-        v_RNZ=beliefs.v_RNZ.detach(),
-        v_previous_RNZ=beliefs.v_previous_RNZ.detach(),
-        static_RNZ=beliefs.static_RNZ.detach(),
+    beliefs = Beliefs(**{f.name: getattr(beliefs, f.name).detach() for f in fields(Beliefs)})
+    present = Present(
+        beliefs=beliefs,
+        hidden_RND=hidden,
+        obs_RNO=batch.obs_RNO,
+        avail_RNA=batch.avail_actions_RNA,
+        fades=measure_fades(model, beliefs, hidden, batch),
     )
-    return model, policy, (beliefs, hidden, batch.obs_RNO, batch.avail_actions_RNA)
+    return model, policy, present
 
 
 def test_the_first_action_is_the_policys_on_the_real_hidden_state_and_available(batch):
     model, policy, start = _setup(batch)
-    imagined = imagine(model, policy, *start)
+    imagined = imagine(model, policy, start)
     first = imagined.actions_RN[0]
-    torch.testing.assert_close(first, greedy_actions(policy.q(start[1]), batch.avail_actions_RNA))
+    torch.testing.assert_close(first, greedy_actions(policy.q(start.hidden_RND), batch.avail_actions_RNA))
     assert batch.avail_actions_RNA.gather(-1, first.unsqueeze(-1)).all()
 
 
 def test_each_step_follows_from_the_one_before(batch):
-    model, policy, start = _setup(batch)
-    imagined = imagine(model, policy, *start, complete=True)
+    model, policy, start = _setup(batch, carry_remainders=False)
+    imagined = imagine(model, policy, start, complete=True)
     assert len(imagined.s_RNZ) == WORLD_MODEL.horizon + 1
     for k in range(WORLD_MODEL.horizon):
         action = one_hot(imagined.actions_RN[k], SPEC.n_actions, torch.float32)
@@ -55,7 +60,7 @@ def test_each_step_follows_from_the_one_before(batch):
 
 def test_what_nothing_needs_is_left_out_and_changes_nothing(batch):
     model, policy, start = _setup(batch)
-    complete, lean = imagine(model, policy, *start, complete=True), imagine(model, policy, *start)
+    complete, lean = imagine(model, policy, start, complete=True), imagine(model, policy, start)
     assert len(lean.hidden_RND) == len(lean.actions_RN) == len(complete.hidden_RND) - 1
     for field in ("s_RNZ", "v_RNZ", "static_RNZ", "actions_RN"):
         torch.testing.assert_close(getattr(lean, field), getattr(complete, field), rtol=0, atol=0)
@@ -65,7 +70,7 @@ def test_later_actions_obey_the_predicted_mask(batch):
     model, policy, start = _setup(batch)
     with torch.no_grad():
         model.avail_head[2].bias.fill_(-100.0)  # predicts that nothing is available
-    imagined = imagine(model, policy, *start)
+    imagined = imagine(model, policy, start)
     for actions in imagined.actions_RN[1:]:
         assert (actions == SPEC.fallback_action).all()
     assert predicted_avail(torch.full((2, 3, SPEC.n_actions), -9.0), 4).sum() == 6
@@ -73,8 +78,8 @@ def test_later_actions_obey_the_predicted_mask(batch):
 
 def test_the_literal_rollout_is_the_papers(batch):
     model, policy, start = _setup(batch, af_rollout="literal")
-    imagined = imagine(model, policy, *start)
-    beliefs = start[0]
+    imagined = imagine(model, policy, start)
+    beliefs = start.beliefs
     v_in, obs_in = beliefs.v_previous_RNZ, batch.obs_RNO
     for k in range(1, WORLD_MODEL.horizon + 1):
         v_back, obs_in = model.decode_af(model.af_encoder(v_in, obs_in)[..., : WORLD_MODEL.latent_size])
@@ -88,15 +93,15 @@ def test_blocks_of_rows_are_imagined_as_the_whole(monkeypatch, batch, af_rollout
     monkeypatch.setattr(module, "BLOCK_NODES", 4 * SPEC.n_agents)
     model, policy, start = _setup(batch, af_rollout=af_rollout)
     rollout = Rollout(SPEC.n_agents, WORLD_MODEL)
-    in_blocks = imagine_fused(model, policy, rollout, *start)
-    torch.testing.assert_close(in_blocks, rollout.fuse(imagine(model, policy, *start)).detach())
+    in_blocks = imagine_fused(model, policy, rollout, start)
+    torch.testing.assert_close(in_blocks, rollout.fuse(imagine(model, policy, start)).detach())
     assert not in_blocks.requires_grad
 
 
 @pytest.mark.parametrize("branch", ["ac", "af", "st"])
 def test_a_mask_of_zero_keeps_a_branch_from_the_mixer(batch, branch):
     model, policy, start = _setup(batch)
-    imagined = imagine(model, policy, *start)
+    imagined = imagine(model, policy, start)
     masked = Rollout(SPEC.n_agents, WORLD_MODEL.model_copy(update={"masks": BranchMasks(**{branch: 0.0})}))
     field = {"ac": "s_RNZ", "af": "v_RNZ", "st": "static_RNZ"}[branch]
     garbage = {
@@ -108,7 +113,7 @@ def test_a_mask_of_zero_keeps_a_branch_from_the_mixer(batch, branch):
 
 def test_branches_weigh_the_same_after_normalisation(batch):
     model, policy, start = _setup(batch)
-    imagined = imagine(model, policy, *start)
+    imagined = imagine(model, policy, start)
     louder = type(imagined)(
         **{
             **{name: getattr(imagined, name) for name in imagined.__dataclass_fields__},
@@ -122,6 +127,6 @@ def test_branches_weigh_the_same_after_normalisation(batch):
 def test_the_summary_reads_from_the_last_moment_to_the_first(batch):
     model, policy, start = _setup(batch)
     rollout = Rollout(SPEC.n_agents, WORLD_MODEL)
-    fused = rollout.fuse(imagine(model, policy, *start))
+    fused = rollout.fuse(imagine(model, policy, start))
     expected, _ = rollout.gru(torch.stack(list(fused)[::-1]))
     torch.testing.assert_close(rollout(fused), expected[-1])

@@ -36,16 +36,16 @@ def test_data_that_needs_a_gradient_is_refused():
 
 
 @pytest.mark.parametrize("posterior", ["gala", "vae"])
-def test_the_static_code_of_an_imagined_obs_needs_no_obs(posterior):
+def test_an_imagined_obs_enters_the_static_encoder_without_being_computed(posterior):
     torch.manual_seed(0)
     settings = WORLD_MODEL.model_copy(update={"posterior": posterior})
     model = WorldModel(SPEC, AGENT.hidden_size, settings).double()
     v = torch.randn(7, SPEC.n_agents, settings.latent_size, dtype=torch.float64)
-    by_way_of_obs = model.st_encoder(model.decode_af(v)[1])
-    torch.testing.assert_close(model.static_of_decoded(v), by_way_of_obs)
-    parameters = list(model.st_encoder.parameters()) + list(model.af_decoder.parameters())
+    by_way_of_obs = model.st_encoder.project(0, model.decode_af(v)[1])
+    torch.testing.assert_close(model.project_decoded(v), by_way_of_obs)
+    parameters = list(model.st_encoder.first.parameters()) + list(model.af_decoder.parameters())
     for mine, reference in zip(
-        torch.autograd.grad(model.static_of_decoded(v).square().sum(), parameters),
+        torch.autograd.grad(model.project_decoded(v).square().sum(), parameters),
         torch.autograd.grad(by_way_of_obs.square().sum(), parameters),
         strict=True,
     ):

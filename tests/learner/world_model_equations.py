@@ -5,6 +5,7 @@ Parameters are those of the whole learner: "world_model.ac_encoder.first.0.weigh
 Shapes: N agents, A actions, O obs, D hidden of an agent, Z latent, W rollout.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,6 +32,13 @@ class Moment(NamedTuple):
     v_before: Array
     s: Array
     v: Array
+
+
+class Fades(NamedTuple):
+    """How what a decoder leaves out fades from one time to the next: of h, and of the static code's input."""
+
+    hidden: Array
+    static: Array
 
 
 def moments(
@@ -79,20 +87,49 @@ def _moment(
     return Moment({**losses, "avail": avail_loss}, posterior[0], posterior_v[0], v_before, s, v)
 
 
+Played = tuple[Episode, list[Array], list[Moment]]
+"""An episode, its hidden states, its moments."""
+
+
+def fades(p: Parameters, settings: WorldModelSettings, played: list[Played]) -> Fades:
+    """Least squares r_{t+1} ~ f r_t per feature, over all steps of all episodes; data, without a gradient."""
+    pairs: list[list[tuple[Array, Array]]] = [[], []]
+    for episode, h, found in played:
+        left = [_remainders(p, settings, *now) for now in zip(found, h, episode.obs, strict=True)]
+        for now, later in itertools.pairwise(left):
+            for i in range(2):
+                pairs[i].append((np.real(now[i]), np.real(later[i])))
+    return Fades(*(_fade(of_both) for of_both in pairs))
+
+
+def _remainders(
+    p: Parameters, settings: WorldModelSettings, moment: Moment, h: Array, z: Array
+) -> tuple[Array, Array]:
+    decoded = _decode(p, "af_decoder", moment.v_mean)[:, settings.latent_size :]
+    return h - _decode(p, "ac_decoder", moment.s_mean), _before_static(p, z) - _before_static(p, decoded)
+
+
+def _fade(pairs: list[tuple[Array, Array]]) -> Array:
+    now, later = (np.stack(side).reshape(-1, side[0].shape[-1]) for side in zip(*pairs, strict=True))
+    slope: Array = np.clip((now * later).sum(axis=0) / (now * now).sum(axis=0), 0.0, 1.0)
+    return slope
+
+
 def rollout(
-    p: Parameters,
-    target: Parameters,
-    settings: WorldModelSettings,
-    episode: Episode,
-    h: list[Array],
-    found: list[Moment],
+    p: Parameters, target: Parameters, settings: WorldModelSettings, played: Played, fading: Fades
 ) -> list[Array]:
     """O_t^Rollout [W] of every time: the fused future of each, read from its last moment to its first."""
-    summaries = []
+    summaries, (episode, h, found) = [], played
     for t, moment in enumerate(found):
-        s = _imagine_s(p, target, settings, moment.s_mean, h[t], episode.avail_actions[t])
+        kept = _remainders(p, settings, moment, h[t], episode.obs[t])
+        carried = [settings.carry_remainders * x for x in kept]
+        s = _imagine_s(p, target, settings, moment.s_mean, h[t], episode.avail_actions[t], carried[0], fading)
         v, z = _imagine_v(p, settings, moment, episode.obs[t])
-        fused = [_fuse(settings, *codes) for codes in zip(s, v, [_static(p, x) for x in z], strict=True)]
+        inputs = [_before_static(p, x) for x in z]
+        if settings.af_rollout == "forward":
+            inputs[1:] = [x + fading.static**k * carried[1] for k, x in enumerate(inputs[1:], start=1)]
+        static = [_after_static(p, x) for x in inputs]
+        fused = [_fuse(settings, *codes) for codes in zip(s, v, static, strict=True)]
         summary: Array = np.zeros(settings.rollout_size)
         for o in reversed(fused):
             summary = gru(p, "rollout.gru", o if settings.td_gradient else stop(o), summary)
@@ -101,14 +138,21 @@ def rollout(
 
 
 def _imagine_s(
-    p: Parameters, target: Parameters, settings: WorldModelSettings, s: Array, h: Array, avail: Array
+    p: Parameters,
+    target: Parameters,
+    settings: WorldModelSettings,
+    s: Array,
+    h: Array,
+    avail: Array,
+    carried: Array,
+    fading: Fades,
 ) -> list[Array]:
     """a' is greedy by the *target's* head on h', among what is really, then what is probably available."""
     path = [s]
-    for _ in range(settings.horizon if settings.prior else 0):
+    for k in range(1, settings.horizon + 1 if settings.prior else 1):
         action = best(linear(target, "agent.head", h), avail)
         s = _prior(p, "ac_prior", s, np.eye(A)[action])[0]
-        h = _decode(p, "ac_decoder", s)
+        h = _decode(p, "ac_decoder", s) + fading.hidden**k * carried
         avail = np.real(layers(p, "world_model.avail_head", s, count=2)) > 0
         avail[:, SPEC.fallback_action] = True
         path.append(s)
@@ -178,7 +222,15 @@ def _encode(p: Parameters, name: str, *parts: Array) -> tuple[Array, Array]:
 
 
 def _static(p: Parameters, z: Array) -> Array:
-    return _features(p, "st_encoder", z)
+    return _after_static(p, _before_static(p, z))
+
+
+def _before_static(p: Parameters, z: Array) -> Array:
+    return _layer(p, "st_encoder.first.0", z, _smooth)
+
+
+def _after_static(p: Parameters, x: Array) -> Array:
+    return _layer(p, "st_encoder.last", relu(x), _smooth).reshape(N, -1)
 
 
 def _decode(p: Parameters, name: str, code: Array) -> Array:
