@@ -9,10 +9,9 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from common.codec import encode_episode
 from common.errors import FatalError
 from common.labels import label
-from common.payload import CodecError
+from common.payload import CodecError, encode_episode
 from common.types import EncodedEpisode, Episode
 from common.wire import insert_request
 

@@ -14,9 +14,9 @@ from actor.registry import check_environment, make_environment
 from actor.replay_writer import ReplayWriter
 from actor.rollout import Rollout
 from common import rpc
-from common.codec import encode_episode
 from common.errors import BadInputError, FatalError
 from common.lifecycle import StopSignal
+from common.payload import encode_episode
 from common.profile import Profiled, Row, read_trace, rows_of
 from common.types import EncodedEpisode, EnvSpec
 from deploy.config import Sources, load_config

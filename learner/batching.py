@@ -14,10 +14,8 @@ A actions.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +23,11 @@ import torch
 from torch import Tensor
 
 from common.labels import labelled
-from common.payload import open_payload, raw_size, unpack_avail_actions, unpack_changes
+from common.payload import BatchArrays, unpack
 from common.types import EncodedEpisode, EnvSpec
 from learner.prioritised import Sampling
 
 IntArray = npt.NDArray[np.int64]
-AnyArray = npt.NDArray[Any]
-
-CHUNK_BYTES = 512 * 1024
-"""Episodes are unpacked together up to this size: small ones cost a call each otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,78 +120,27 @@ class EpisodeBatch:
 
 @labelled("decode")
 def decode_batch(
-    episodes: Sequence[EncodedEpisode],
-    spec: EnvSpec,
-    *,
-    pin_memory: bool = False,
-    executor: Executor | None = None,
+    episodes: Sequence[EncodedEpisode], spec: EnvSpec, *, pin_memory: bool = False
 ) -> EpisodeBatch:
-    """Unpacks episodes straight into a batch's arrays, in the executor's threads if there is one.
-
-    Raises CodecError for a payload that does not fit.
-    """
-    layout = Layout.of(np.array([episode.meta.length for episode in episodes], dtype=np.int64))
+    """Unpacks episodes straight into a batch's arrays. Raises CodecError for a payload that does not fit."""
+    lengths_B = np.array([episode.meta.length for episode in episodes], dtype=np.int64)
+    layout = Layout.of(lengths_B)
     batch = _allocate(layout, spec, pin_memory=pin_memory)
-    arrays = {name: tensor.numpy() for name, tensor in batch.tensors().items()}
-    ordered = [episodes[position] for position in layout.order_B]
-    chunks = list(_chunks(ordered, spec))
-    run = map if executor is None or len(chunks) == 1 else executor.map
-    list(run(lambda ranks: _unpack_chunk(ordered, ranks, layout, spec, arrays), chunks))
+    arrays = BatchArrays(
+        row_starts=layout.row_starts_T,
+        step_starts=layout.step_starts_T,
+        obs=batch.obs_RNO.numpy(),
+        state=batch.state_RS.numpy(),
+        avail_actions=batch.avail_actions_RNA.numpy(),
+        actions=batch.actions_PN.numpy(),
+        reward=batch.reward_P.numpy(),
+    )
+    unpack([episodes[position] for position in layout.order_B], spec, arrays)
+    terminated_B = np.array([episode.meta.terminated for episode in episodes], dtype=np.float32)
+    last_steps = layout.step_starts_T[lengths_B[layout.order_B] - 1] + np.arange(len(episodes))
+    batch.terminated_P.zero_()
+    batch.terminated_P.numpy()[last_steps] = terminated_B[layout.order_B]
     return batch
-
-
-def _chunks(ordered: Sequence[EncodedEpisode], spec: EnvSpec) -> Iterator[range]:
-    """Ranks that are unpacked together: of one encoding, and no more than stay in a core's cache."""
-    begin, size = 0, 0
-    for rank, episode in enumerate(ordered):
-        if rank > begin and (size >= CHUNK_BYTES or episode.encoding != ordered[begin].encoding):
-            yield range(begin, rank)
-            begin, size = rank, 0
-        size += raw_size(spec, episode.meta.length)
-    yield range(begin, len(ordered))
-
-
-def _unpack_chunk(
-    ordered: Sequence[EncodedEpisode],
-    ranks: range,
-    layout: Layout,
-    spec: EnvSpec,
-    arrays: dict[str, AnyArray],
-) -> None:
-    """Writes the rows and steps of these episodes: one episode after the other (E) is put time-major (R)."""
-    chunk = ordered[ranks.start : ranks.stop]
-    parts = [open_payload(episode, spec) for episode in chunk]
-    lengths = [episode.meta.length for episode in chunk]
-    rows_E = np.concatenate(
-        [layout.row_starts_T[: n + 1] + rank for n, rank in zip(lengths, ranks, strict=True)]
-    )
-    steps_E = np.concatenate(
-        [layout.step_starts_T[:n] + rank for n, rank in zip(lengths, ranks, strict=True)]
-    )
-    arrays["avail_actions_RNA"][rows_E] = unpack_avail_actions(parts, spec)
-    arrays["actions_PN"][steps_E] = np.concatenate([part.actions for part in parts])
-    arrays["reward_P"][steps_E] = np.concatenate([part.reward for part in parts])
-    arrays["terminated_P"][steps_E] = 0.0
-    ends = np.cumsum(lengths) - 1
-    arrays["terminated_P"][steps_E[ends]] = [episode.meta.terminated for episode in chunk]
-
-    changes, obs_words = unpack_changes(parts, spec), spec.n_agents * spec.obs_size
-    if len(chunk) > 1:
-        by_time = np.argsort(rows_E, kind="stable")
-        changes, rows_E = changes[by_time], rows_E[by_time]
-    rows_RW = _apply_changes(changes, Layout.of(np.array(lengths)))
-    arrays["obs_RNO"].reshape(layout.rows, obs_words)[rows_E] = rows_RW[:, :obs_words]
-    arrays["state_RS"][rows_E] = rows_RW[:, obs_words:]
-
-
-def _apply_changes(words_RW: AnyArray, layout: Layout) -> AnyArray:
-    """Rows of floats from rows that say which bits change from slot to slot; in place."""
-    before = words_RW[: layout.row_sizes_T[0]]
-    for start, size in zip(layout.row_starts_T[1:], layout.row_sizes_T[1:], strict=True):
-        now = words_RW[start : start + size]
-        np.bitwise_xor(now, before[:size], out=now)
-        before = now
-    return words_RW.view(f"<f{words_RW.itemsize}")
 
 
 def _allocate(layout: Layout, spec: EnvSpec, *, pin_memory: bool) -> EpisodeBatch:

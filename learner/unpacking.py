@@ -5,7 +5,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -17,9 +16,6 @@ from common.types import EnvSpec
 from learner.assembling import ReceivedBatch
 from learner.batching import EpisodeBatch, Layout, decode_batch
 from learner.prioritised import Sampling
-
-DECODE_THREADS = 2
-"""NumPy and lz4 let go of Python's lock while they unpack a large episode."""
 
 
 class Unpacker:
@@ -40,7 +36,6 @@ class Unpacker:
         self._on_batch = on_batch
         self._packed: queue.SimpleQueue[ReceivedBatch | None] = queue.SimpleQueue()
         self._closing = threading.Event()
-        self._executor = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._thread = Background("batch-unpacker", self._run, on_end=on_end)
         self._thread.start()
 
@@ -62,7 +57,6 @@ class Unpacker:
         self._closing.set()
         self._packed.put(None)
         self._thread.join()
-        self._executor.shutdown()
 
     def _run(self) -> None:
         for received in iter(self._packed.get, None):
@@ -70,7 +64,7 @@ class Unpacker:
                 return
             began = time.perf_counter()
             try:
-                batch = unpack(received, self._spec, pin_memory=self._pin_memory, executor=self._executor)
+                batch = unpack(received, self._spec, pin_memory=self._pin_memory)
             except CodecError as error:
                 raise FatalError(
                     f"the replay service at {self._address} sent an unusable batch: {error}"
@@ -78,9 +72,9 @@ class Unpacker:
             self._on_batch(batch, time.perf_counter() - began)
 
 
-def unpack(received: ReceivedBatch, spec: EnvSpec, *, pin_memory: bool, executor: Executor) -> EpisodeBatch:
+def unpack(received: ReceivedBatch, spec: EnvSpec, *, pin_memory: bool) -> EpisodeBatch:
     """The batch's episodes in arrays. Raises CodecError for a payload that does not fit the spec."""
-    batch = decode_batch(received.episodes, spec, pin_memory=pin_memory, executor=executor)
+    batch = decode_batch(received.episodes, spec, pin_memory=pin_memory)
     if not received.indices:
         return batch
     lengths_B = np.array([episode.meta.length for episode in received.episodes], dtype=np.int64)

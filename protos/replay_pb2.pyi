@@ -50,18 +50,18 @@ class _Encoding:
 class _EncodingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Encoding.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     ENCODING_UNSPECIFIED: _Encoding.ValueType  # 0
-    ENCODING_DELTA: _Encoding.ValueType  # 3
+    ENCODING_DELTA: _Encoding.ValueType  # 5
     """what changes from slot to slot, lossless"""
-    ENCODING_DELTA_HALF: _Encoding.ValueType  # 4
+    ENCODING_DELTA_HALF: _Encoding.ValueType  # 6
     """the same with obs and state as float16"""
 
 class Encoding(_Encoding, metaclass=_EncodingEnumTypeWrapper):
     """How an episode's tensors are packed; common/payload.py has the layout."""
 
 ENCODING_UNSPECIFIED: Encoding.ValueType  # 0
-ENCODING_DELTA: Encoding.ValueType  # 3
+ENCODING_DELTA: Encoding.ValueType  # 5
 """what changes from slot to slot, lossless"""
-ENCODING_DELTA_HALF: Encoding.ValueType  # 4
+ENCODING_DELTA_HALF: Encoding.ValueType  # 6
 """the same with obs and state as float16"""
 Global___Encoding: typing_extensions.TypeAlias = Encoding
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from common import codec
+from common import codec, payload
 from common.payload import CodecError, largest_block
 from common.types import EncodedEpisode, EnvSpec, Evaluation, Weights
 from common.wire import read_episode, take_episodes
@@ -64,7 +64,7 @@ def admit(
 ) -> list[NewEpisode | Rejection]:
     """Checks every Episode message of a group."""
     read = [_read(message, max_episode_bytes) for message in messages]
-    faults = iter(codec.find_faults([item for item in read if isinstance(item, EncodedEpisode)], spec))
+    faults = iter(payload.find_faults([item for item in read if isinstance(item, EncodedEpisode)], spec))
     return [
         item if isinstance(item, Rejection) else _admitted(item, message, next(faults))
         for item, message in zip(read, messages, strict=True)

@@ -39,6 +39,8 @@ ONLY_IN = {
     },
     "scipy": {"deploy/experiments/statistics.py"},
     "prometheus_client": {"common/metrics.py"},
+    "numba": {"common/kernels/compiled.py", "common/kernels/machine.py"},
+    "llvmlite": {"common/kernels/machine.py"},
 }
 # Part -> packages that it must do without, wherever the import stands.
 WITHOUT = {
@@ -57,6 +59,8 @@ LIGHT = (
     "learner.settings",
     "replay.settings",
 )
+# Modules that ask and tell, and that never see an episode.
+WITHOUT_KERNELS = ("common.codec", "deploy.status", "deploy.run_status", "deploy.train")
 
 
 def imported(path):
@@ -119,6 +123,15 @@ def test_names_and_help_need_neither_torch_nor_jax():
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
     )
     assert {"torch", "jax", "grpc", "matplotlib"}.isdisjoint(loaded.stdout.split())
+
+
+def test_who_sees_no_episode_loads_no_kernels():
+    """Compiled code takes most of a second to load; a container is asked every few seconds how it is."""
+    code = f"import sys, {', '.join(WITHOUT_KERNELS)}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert {"numba", "common.payload"}.isdisjoint(loaded.stdout.split())
 
 
 def test_every_package_is_listed_for_installation():

@@ -8,10 +8,10 @@ import grpc
 
 from common import rpc
 from common.background import cancel, retrying, worth_retrying
-from common.codec import decode_episode, episode_from_proto, spec_from_proto
+from common.codec import episode_from_proto, spec_from_proto
 from common.errors import EXIT_STOPPED, BadInputError, FatalError
 from common.lifecycle import StopSignal
-from common.payload import CodecError
+from common.payload import CodecError, decode_episode
 from common.settings import RpcSettings
 from common.types import EnvSpec
 from deploy.dataset.progress import progress

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.codec import encode_episode, episode_to_proto
+from common.codec import episode_to_proto
 from common.errors import BadInputError
+from common.payload import encode_episode
 from common.types import EnvSpec, Episode
 from deploy.dataset.manifest import Manifest, Shard, read_manifest, sha256_of, spec_of
 from deploy.dataset.table import read_shard

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from common.codec import META_FIELDS, EpisodeArrays
+from common.codec import META_FIELDS
 from common.errors import BadInputError, FatalError
-from common.payload import raw_size
+from common.payload import EpisodeArrays, raw_size
 from common.types import EnvSpec, Episode, EpisodeMeta
 from deploy.dataset.manifest import FORMAT, VERSION, spec_values
 

@@ -10,10 +10,11 @@ from actor import main
 from actor.main import run_actor
 from actor.settings import ActorSettings, EnvSettings
 from common.agent import AgentNetwork, pack_weights
-from common.codec import decode_episode, episode_from_proto
+from common.codec import episode_from_proto
 from common.errors import BadInputError, FatalError
 from common.exploration import ExplorationSettings
 from common.lifecycle import StopSignal
+from common.payload import decode_episode
 from common.settings import AgentSettings, RpcSettings
 from protos import replay_pb2 as pb
 from tests.actor.service import TIMEOUT_S, LockstepLearner, replay_service, unused_address

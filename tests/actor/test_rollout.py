@@ -7,7 +7,7 @@ import torch
 from actor.environment import episode_seed
 from actor.policy import Policy, greedy_actions
 from actor.rollout import Rollout
-from common import codec
+from common import payload
 from common.agent import AgentNetwork, pack_weights
 from common.settings import AgentSettings
 from tests.actor.toy_environment import DEATH, LIMIT, ToyEnvironment
@@ -59,7 +59,7 @@ def test_episodes_equal_a_slow_replay(environment):
 
 def test_the_service_accepts_them(environment):
     for done in play(rollout_of(environment), episodes=4):
-        assert codec.find_faults([codec.encode_episode(done.episode)], environment.spec) == [None]
+        assert payload.find_faults([payload.encode_episode(done.episode)], environment.spec) == [None]
 
 
 def test_numbers_seeds_and_totals():

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from common.codec import encode_episode
 from common.exploration import ExplorationSettings
+from common.payload import encode_episode
 from common.settings import AgentSettings
 from learner.algorithms.registry import build_algorithm
 from learner.batching import decode_batch

@@ -26,8 +26,8 @@ from pathlib import Path
 
 from actor.joining import join_run
 from common import rpc
-from common.codec import encode_episode
 from common.lifecycle import StopSignal
+from common.payload import encode_episode
 from common.settings import RpcSettings
 from tests.bench.scrape import Look, busy_s, free_ports, wait_until
 from tests.bench.simulated_actors import SimulatedActor, record

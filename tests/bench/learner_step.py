@@ -10,8 +10,8 @@ import time
 
 import torch
 
-from common.codec import encode_episode
 from common.exploration import ExplorationSettings
+from common.payload import encode_episode
 from common.settings import AgentSettings
 from common.types import EnvSpec
 from learner.algorithms.registry import ALGORITHMS, build_algorithm

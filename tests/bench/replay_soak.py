@@ -22,7 +22,8 @@ import numpy as np
 import psutil
 
 from common import rpc
-from common.codec import encode_episode, episode_to_proto
+from common.codec import episode_to_proto
+from common.payload import encode_episode
 from common.settings import RpcSettings
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayStub

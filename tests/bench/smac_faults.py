@@ -21,7 +21,8 @@ import psutil
 
 from actor.sc2_folder import PREFIX
 from actor.smac import MAPS
-from common.codec import decode_episode, episode_from_proto, spec_from_proto
+from common.codec import episode_from_proto, spec_from_proto
+from common.payload import decode_episode
 from protos import replay_pb2 as pb
 from tests import sc2_standin
 from tests.actor.service import replay_service

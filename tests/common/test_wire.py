@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import wire
-from common.codec import encode_episode, episode_from_proto, episode_to_proto
-from common.payload import CodecError
+from common.codec import episode_from_proto, episode_to_proto
+from common.payload import CodecError, encode_episode
 from protos import replay_pb2 as pb
 from tests.episodes import make_episode
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from common.codec import encode_episode
 from common.exploration import ExplorationSettings
+from common.payload import encode_episode
 from common.settings import AgentSettings
 from learner.algorithms.registry import ALGORITHMS, build_algorithm
 from learner.batching import EpisodeBatch, decode_batch

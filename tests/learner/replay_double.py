@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from common import codec
+from common import codec, payload
 from common.settings import RpcSettings
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayServicer, add_ReplayServicer_to_server
@@ -31,7 +31,7 @@ def batch_episodes(number: int) -> list[pb.Episode]:
     """The episodes of batch `number`; every number has its own."""
     lengths = [1 + (number + 3 * i) % SPEC.episode_limit for i in range(BATCH_SIZE)]
     episodes = [make_episode(length=n, seq=number * BATCH_SIZE + i + 1) for i, n in enumerate(lengths)]
-    return [codec.episode_to_proto(codec.encode_episode(episode)) for episode in episodes]
+    return [codec.episode_to_proto(payload.encode_episode(episode)) for episode in episodes]
 
 
 @dataclass

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.codec import encode_episode
 from common.errors import BadInputError
+from common.payload import encode_episode
 from common.settings import AgentSettings
 from learner import world_model
 from learner.algorithms.registry import ALGORITHMS, build_algorithm

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from common.codec import encode_episode
+from common.payload import encode_episode
 from learner.batching import decode_batch
 from tests.episodes import SPEC, make_episode
 
@@ -60,7 +60,7 @@ def test_steps_know_their_row_and_the_one_after(batch):
     torch.testing.assert_close(times[first:], times[batch.step_rows_P] + 1)
 
 
-def test_encodings_may_be_mixed_and_chunks_do_not_show(episodes, batch, monkeypatch):
+def test_encodings_may_be_mixed_and_groups_do_not_show(episodes, batch, monkeypatch):
     """Obs and state of every second episode are numbers that half precision holds exactly."""
     coarse = [
         dataclasses.replace(e, obs=e.obs.astype("f2").astype("f4"), state=e.state.astype("f2").astype("f4"))
@@ -68,7 +68,7 @@ def test_encodings_may_be_mixed_and_chunks_do_not_show(episodes, batch, monkeypa
     ]
     expected = decode_batch([encode_episode(e) for e in coarse], SPEC)
     mixed = [encode_episode(e, half=number % 2 == 0) for number, e in enumerate(coarse)]
-    monkeypatch.setattr("learner.batching.CHUNK_BYTES", 3000)
+    monkeypatch.setattr("common.payload.GROUP_BYTES", 3000)
     for got, wanted in (
         (decode_batch(mixed, SPEC), expected),
         (decode_batch([encode_episode(e) for e in episodes], SPEC), batch),

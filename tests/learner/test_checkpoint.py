@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from common.agent import AgentNetwork, load_weights, pack_weights
-from common.codec import encode_episode
 from common.exploration import ExplorationSettings
+from common.payload import encode_episode
 from common.settings import AgentSettings
 from common.types import Weights
 from learner import checkpoint

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.codec import encode_episode
 from common.exploration import ExplorationSettings
+from common.payload import encode_episode
 from common.settings import AgentSettings
 from learner.algorithms.coma import counterfactual_advantage
 from learner.algorithms.registry import build_algorithm

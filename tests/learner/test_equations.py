@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import learner.world_model
-from common.codec import encode_episode
 from common.exploration import epsilon_at
+from common.payload import encode_episode
 from learner.batching import decode_batch
 from learner.settings import WorldModelSettings
 from tests.episodes import SPEC

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from common import codec
+from common import codec, payload
 from common.errors import BadInputError, FatalError
 from common.exploration import ExplorationSettings
 from common.lifecycle import StopSignal
@@ -164,7 +164,7 @@ def test_a_learner_that_failed_goes_on_from_its_last_checkpoint(tmp_path, uninte
 def test_a_loss_that_is_not_finite_ends_training_before_it_is_saved(tmp_path):
     episodes = [make_episode(length=3, seq=i) for i in range(1, BATCH_SIZE + 1)]
     broken = dataclasses.replace(episodes[0], reward=np.full(3, np.nan, dtype=np.float32))
-    messages = [codec.episode_to_proto(codec.encode_episode(e)) for e in (broken, *episodes[1:])]
+    messages = [codec.episode_to_proto(payload.encode_episode(e)) for e in (broken, *episodes[1:])]
     edit = {7: [pb.SampleResponse(batch=7, episodes=messages, end_of_batch=True)]}
     with (
         serving(ReplayDouble(edit=edit)) as rpc,

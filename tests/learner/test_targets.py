@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.codec import encode_episode
+from common.payload import encode_episode
 from learner.batching import decode_batch
 from learner.targets import td_lambda_targets
 from tests.episodes import SPEC, make_episode

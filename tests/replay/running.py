@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from common import codec, rpc
+from common import codec, payload, rpc
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
 from protos import replay_pb2 as pb
@@ -24,7 +24,7 @@ TIMEOUT_S = 30.0
 
 def message(seq=1, *, session="session-1", length=5, **meta) -> pb.Episode:
     episode = make_episode(SPEC, seq=seq, session=session, length=length, **meta)
-    return codec.episode_to_proto(codec.encode_episode(episode))
+    return codec.episode_to_proto(payload.encode_episode(episode))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from grpc import StatusCode
 from protos import replay_pb2 as pb
 from replay.wire import CHUNK_BYTES
 from tests.episodes import EnvSpec, make_episode
-from tests.replay.running import BATCH_SIZE, codec, message, refused
+from tests.replay.running import BATCH_SIZE, codec, message, payload, refused
 
 
 async def fill(client, episodes, *, session="session-1", first=1):
@@ -191,7 +191,7 @@ async def test_large_batches_come_in_pieces(replay):
     async with replay() as client:
         await client.register(spec)
         for seq in range(1, 5):
-            episode = codec.encode_episode(make_episode(spec, seq=seq, length=90))
+            episode = payload.encode_episode(make_episode(spec, seq=seq, length=90))
             await client.insert(codec.episode_to_proto(episode))
         stream = client.sampling()
         await stream.open(credits=1)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from common import codec
+from common import codec, payload
 from common.errors import BadInputError, FatalError
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
@@ -50,7 +50,7 @@ async def imported(client, root, stop=None):
 async def window(client):
     responses = [r async for r in client.stub.ReadWindow(pb.ReadWindowRequest(), timeout=TIMEOUT_S)]
     encoded = [codec.episode_from_proto(stored.episode) for r in responses for stored in r.episodes]
-    return [episode_of(one.meta, codec.decode_episode(one, SPEC)) for one in encoded]
+    return [episode_of(one.meta, payload.decode_episode(one, SPEC)) for one in encoded]
 
 
 async def test_there_and_back_and_twice(replay, target, tmp_path):
