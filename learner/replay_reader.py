@@ -1,31 +1,36 @@
 """Batches from the replay service, fetched and decoded ahead of training.
 
-A thread keeps one Sample stream open, another unpacks what it brings. Credits bound what may be on its way:
-the service may send batches with numbers below `trained + window`, and each batch that was trained on adds
-one credit. That bounds memory too, since a batch has a fixed number of episodes and an episode a greatest
-length. When a stream breaks, the next one says how many batches were really trained on. The service then
-gives those again that were received and still wait here; they are known by their numbers and dropped, so
-training sees every number once and in order.
+A thread keeps one Sample stream open. Credits bound what may be on its way: the service may send batches
+with numbers below `trained + window`, and each batch that was trained on adds one credit. That bounds memory
+too, since a batch has a fixed number of episodes and an episode a greatest length. When a stream breaks, the
+next one says how many batches were really trained on. The service then gives those again that were received
+and still wait here; they are known by their numbers and dropped, so training sees every number once and in
+order.
 """
 
+import dataclasses
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import grpc
+import numpy as np
+import torch
 
 from common import rpc
 from common.background import Background, cancel, reason, retrying, worth_retrying
 from common.errors import FatalError
+from common.payload import CodecError
 from common.settings import RpcSettings
 from common.types import EnvSpec
 from learner.assembling import BadBatchError, BatchPart, ReceivedBatch, assemble_batches, read_part
-from learner.batching import EpisodeBatch
+from learner.batching import EpisodeBatch, Layout, decode_batch
 from learner.data_waits import DataWaits
-from learner.unpacking import Unpacker
+from learner.prioritised import Sampling
 from protos import replay_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -70,30 +75,29 @@ class ReplayReader:
             response_deserializer=bytes,  # as it is: read_part takes it apart
         )
         self._settings = settings
+        self._spec = spec
         self._batch_size = batch_size
         self._table = table
+        self._pin_memory = pin_memory
         self._window = prefetch_batches + 1  # one more is being trained on
         self._closing = threading.Event()
         self._changed = threading.Condition()  # guards everything below
         self._ready: deque[EpisodeBatch] = deque()
         self._trained = consumed_batches
-        self._received = self._unpacked = consumed_batches
+        self._received = consumed_batches
         self._in_training = False
         self._run_complete = False
         self._requests: queue.SimpleQueue[pb.SampleRequest | None] = queue.SimpleQueue()
         self._call: grpc.Call | None = None
         self._batches, self._received_bytes, self._decode_s, self._streams = 0, 0, 0.0, 0
         self._waits = DataWaits()
-        self._unpacker = Unpacker(
-            spec, settings.address, pin_memory=pin_memory, on_batch=self._add, on_end=self._wake
-        )
         self._thread = Background("replay-reader", self._run, on_end=self._wake)
         self._thread.start()
 
     @property
     def run_complete(self) -> bool:
         """Whether every batch of the run has been handed out."""
-        return self._run_complete and not self._ready and self._unpacked == self._received
+        return self._run_complete and not self._ready
 
     def __iter__(self) -> Iterator[EpisodeBatch]:
         return self
@@ -106,13 +110,12 @@ class ReplayReader:
         with self._changed:
             self._count_trained()
             self._waits.waiting(True)
-            self._changed.wait_for(lambda: self._ready or self._closing.is_set() or self._none_will_come())
+            self._changed.wait_for(lambda: self._ready or self._closing.is_set() or self._thread.ended)
             self._waits.waiting(False)
             if self._ready and not self._closing.is_set():
                 self._in_training = True
                 self._batches += 1
                 return self._ready.popleft()
-        self._unpacker.check()
         self._thread.check()
         raise StopIteration
 
@@ -138,10 +141,6 @@ class ReplayReader:
         if call is not None:
             cancel(call)
         self._thread.join()
-        self._unpacker.close()
-
-    def _none_will_come(self) -> bool:
-        return self._unpacker.ended or (self._thread.ended and self._unpacked == self._received)
 
     def _count_trained(self) -> None:
         if self._in_training:
@@ -162,7 +161,7 @@ class ReplayReader:
         except grpc.RpcError as error:
             why = rpc.describe(error)
             raise FatalError(f"the replay service at {address} refuses to send batches: {why}") from error
-        except BadBatchError as error:
+        except (BadBatchError, CodecError) as error:
             raise FatalError(f"the replay service at {address} sent an unusable batch: {error}") from error
 
     def _read_one_stream(self) -> None:
@@ -213,18 +212,29 @@ class ReplayReader:
         number, expected = received.number, self._received
         if number > expected:
             raise BadBatchError(f"number {number} came where {expected} was due")
-        with self._changed:
-            self._received_bytes += received.size_bytes
+        batch, began = None, time.perf_counter()
         if number == expected:
-            self._received += 1
-            self._unpacker.put(received)
-
-    def _add(self, batch: EpisodeBatch, decode_s: float) -> None:
+            batch = self._decode(received)
         with self._changed:
-            self._decode_s += decode_s
-            self._ready.append(batch)
-            self._unpacked += 1
-            self._changed.notify_all()
+            self._decode_s += time.perf_counter() - began
+            self._received_bytes += received.size_bytes
+            if batch is not None:
+                self._ready.append(batch)
+                self._received += 1
+                self._changed.notify_all()
+
+    def _decode(self, received: ReceivedBatch) -> EpisodeBatch:
+        batch = decode_batch(received.episodes, self._spec, pin_memory=self._pin_memory)
+        if not received.indices:
+            return batch
+        lengths_B = np.array([episode.meta.length for episode in received.episodes], dtype=np.int64)
+        order_B = Layout.of(lengths_B).order_B
+        sampling = Sampling.of(
+            tuple(received.indices[position] for position in order_B),
+            torch.tensor(received.importance)[order_B],
+            batch.row_sizes_T,
+        )
+        return dataclasses.replace(batch, sampling=sampling)
 
 
 def _deadline_exceeded(error: BaseException) -> bool:
