@@ -26,12 +26,12 @@ class Gaussian:
     @classmethod
     def from_statistics(cls, statistics: Tensor) -> "Gaussian":
         """Splits a network's last dimension [.., 2Z] into mean and log-variance."""
-        mean, log_var = statistics.chunk(2, dim=-1)
-        return cls(mean, log_var.clamp(*LOG_VAR_RANGE))
+        return cls(*_Split.apply(statistics))  # type: ignore[no-untyped-call]
 
     def sample(self, noise: Tensor) -> Tensor:
         """Reparametrised: mean + standard deviation * noise."""
-        return torch.addcmul(self.mean, torch.exp(0.5 * self.log_var), noise)
+        drawn: Tensor = _Sample.apply(self.mean, self.log_var, noise)  # type: ignore[no-untyped-call]
+        return drawn
 
 
 def kl(q: Gaussian, p: Gaussian) -> Tensor:
@@ -41,7 +41,8 @@ def kl(q: Gaussian, p: Gaussian) -> Tensor:
 
 def kl_to_standard(q: Gaussian) -> Tensor:
     """KL(q || N(0, I)), mean over all dimensions."""
-    return 0.5 * (torch.exp(q.log_var) + q.mean.square() - 1.0 - q.log_var).mean()
+    value: Tensor = _KlToStandard.apply(q.mean, q.log_var)  # type: ignore[no-untyped-call]
+    return value
 
 
 def kl_balanced(posterior: Gaussian, prior: Gaussian, alpha: float | None) -> Tensor:
@@ -58,6 +59,39 @@ def kl_balanced(posterior: Gaussian, prior: Gaussian, alpha: float | None) -> Te
 def _weighted_kl(q: Gaussian, p: Gaussian, to_q: float, to_p: float) -> Tensor:
     value: Tensor = _Kl.apply(q.mean, q.log_var, p.mean, p.log_var, to_q, to_p)  # type: ignore[no-untyped-call]
     return value
+
+
+# What follows has backwards of its own: over tensors as large as a batch every pass counts, and a graph of
+# the same terms makes two to four times as many.
+
+
+class _Split(torch.autograd.Function):
+    """[.., 2Z] into the mean and the clamped log-variance."""
+
+    @staticmethod
+    def forward(ctx: Any, statistics: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        mean, log_var = statistics.chunk(2, dim=-1)
+        clamped = log_var.clamp(*LOG_VAR_RANGE)
+        ctx.save_for_backward(clamped == log_var)
+        return mean.clone(), clamped
+
+    @staticmethod
+    def backward(ctx: Any, to_mean: Tensor, to_log_var: Tensor) -> Tensor:  # noqa: ANN401
+        (inside,) = ctx.saved_tensors
+        return torch.cat((to_mean, to_log_var * inside), dim=-1)
+
+
+class _Sample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:  # noqa: ANN401
+        change = torch.mul(log_var, 0.5).exp_().mul_(noise)
+        ctx.save_for_backward(change)
+        return mean + change
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+        (change,) = ctx.saved_tensors
+        return grad, (grad * change).mul_(0.5), None
 
 
 class _Kl(torch.autograd.Function):
@@ -95,3 +129,19 @@ class _Kl(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _KlToStandard(torch.autograd.Function):
+    """KL(q || N(0, I)) with half the passes over memory that a graph of its terms takes."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, log_var: Tensor) -> Tensor:  # noqa: ANN401
+        variance = torch.exp(log_var)
+        ctx.save_for_backward(mean, variance)
+        return 0.5 * torch.addcmul(variance, mean, mean).sub_(log_var).mean() - 0.5
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        mean, variance = ctx.saved_tensors
+        share = grad / mean.numel()
+        return mean * share, (variance - 1.0).mul_(0.5 * share)
