@@ -37,9 +37,13 @@ class EnvSpec:
             raise ValueError(f"fallback_action {self.fallback_action} is not one of {self.n_actions} actions")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class EpisodeMeta:
-    """What is known of an episode without unpacking it; see EpisodeMeta in protos/replay.proto."""
+    """What is known of an episode without unpacking it; see EpisodeMeta in protos/replay.proto.
+
+    Not frozen, nor is EncodedEpisode, because making a frozen object takes twice as long and tens of thousands
+    a second are made. Nothing changes one.
+    """
 
     session: str
     seq: int
@@ -70,7 +74,7 @@ class Episode:
     """[T]"""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class EncodedEpisode:
     """An episode as it travels and is stored."""
 
