@@ -41,8 +41,8 @@ class EnvSpec:
 class EpisodeMeta:
     """What is known of an episode without unpacking it; see EpisodeMeta in protos/replay.proto.
 
-    Not frozen, nor is EncodedEpisode, because making a frozen object takes twice as long and tens of thousands
-    a second are made. Nothing changes one.
+    Not frozen, nor is EncodedEpisode: making a frozen object takes twice as long, and tens of thousands are
+    made in a second. Nothing changes one.
     """
 
     session: str
