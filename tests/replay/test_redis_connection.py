@@ -11,7 +11,6 @@ from redis.asyncio import ConnectionPool, Redis
 
 from replay.redis_connection import COPIED_BYTES, SharedConnection
 from replay.redis_link import RedisLink
-from replay.redis_server import redis_server
 
 
 def connection_to(url, *, timeout_s=5.0, **options):
@@ -63,7 +62,7 @@ async def test_an_answer_that_does_not_come_in_time(open_redis, redis_url):
     await connection.close()
 
 
-def test_encrypted_as_the_service_uses_it(tmp_path):
+def test_encrypted_as_the_service_uses_it(redis_url, tmp_path):
     """On uvloop, as the service runs, with the certificate named in the address."""
     key, certificate = tmp_path / "key", tmp_path / "certificate"
     command = (
@@ -73,7 +72,7 @@ def test_encrypted_as_the_service_uses_it(tmp_path):
     subprocess.run([*command.split(), *files], check=True, capture_output=True)
 
     async def talk():
-        async with redis_server(tmp_path) as server, tls_before(server, certificate, key) as port:
+        async with tls_before(redis_url, certificate, key) as port:
             url = f"rediss://localhost:{port}?ssl_ca_certs={certificate}"
             link = RedisLink(url, prefix="tls", timeout_s=5.0)
             await link.connect(10.0)
@@ -85,7 +84,7 @@ def test_encrypted_as_the_service_uses_it(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def tls_before(server, certificate, key):
+async def tls_before(redis_url, certificate, key):
     """A port that speaks TLS and hands everything on to a Redis, which may have been built without."""
 
     async def forward(reader, writer):
@@ -96,7 +95,7 @@ async def tls_before(server, certificate, key):
         writer.close()
 
     async def serve(reader, writer):
-        redis_reader, redis_writer = await asyncio.open_unix_connection(server.url.removeprefix("unix://"))
+        redis_reader, redis_writer = await asyncio.open_unix_connection(redis_url.removeprefix("unix://"))
         await asyncio.gather(forward(reader, redis_writer), forward(redis_reader, writer))
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
