@@ -32,8 +32,10 @@ class Fades:
 
 
 @torch.no_grad()
-def measure_fades(model: WorldModel, beliefs: Beliefs, hidden_RND: Tensor, batch: EpisodeBatch) -> Fades:
-    """From pairs of a row and the row after it."""
+def measure_fades(
+    model: WorldModel, beliefs: Beliefs, hidden_RND: Tensor, batch: EpisodeBatch, *, of_obs: bool = True
+) -> Fades:
+    """From pairs of a row and the row after it. Training needs no obs, so it can do without theirs."""
     obs_RNO = batch.obs_RNO
     if not (model.settings.carry_remainders and model.settings.prior):
         widths = (hidden_RND.shape[-1], beliefs.static_projected_RNH.shape[-1], obs_RNO.shape[-1])
@@ -46,7 +48,9 @@ def measure_fades(model: WorldModel, beliefs: Beliefs, hidden_RND: Tensor, batch
     return Fades(
         hidden_D=_fade(hidden_RND[rows] - model.ac_decoder(some.s_RNZ)),
         static_H=_fade(some.static_projected_RNH - model.project_decoded(some.v_RNZ)),
-        obs_O=_fade(obs_RNO[rows] - model.decode_af(some.v_RNZ)[1]),
+        obs_O=_fade(obs_RNO[rows] - model.decode_af(some.v_RNZ)[1])
+        if of_obs
+        else obs_RNO.new_zeros(obs_RNO.shape[-1]),
     )
 
 

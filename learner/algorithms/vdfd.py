@@ -71,7 +71,7 @@ class Vdfd(ValueDecomposition):
 
     def rollout(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories) -> Tensor:
         """O_t^Rollout [R, W] of every row."""
-        present = self._present(batch, beliefs, target)
+        present = self._present(batch, beliefs, target, of_obs=False)
         networks = (self.world_model, self.target_agent)
         if self.settings.world_model.td_gradient:
             fused = self.summarise.fuse(imagine(*networks, present))
@@ -81,13 +81,13 @@ class Vdfd(ValueDecomposition):
             summary: Tensor = self.summarise(fused)
         return summary
 
-    def _present(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories) -> Present:
+    def _present(self, batch: EpisodeBatch, beliefs: Beliefs, target: Histories, *, of_obs: bool) -> Present:
         return Present(
             beliefs=beliefs,
             hidden_RND=target.hidden_RND,
             obs_RNO=batch.obs_RNO,
             avail_RNA=batch.avail_actions_RNA,
-            fades=measure_fades(self.world_model, beliefs, target.hidden_RND, batch),
+            fades=measure_fades(self.world_model, beliefs, target.hidden_RND, batch, of_obs=of_obs),
         )
 
     def health(self, batch: EpisodeBatch) -> dict[str, float]:
@@ -97,7 +97,7 @@ class Vdfd(ValueDecomposition):
         with torch.no_grad():
             target = histories(self.target_agent, batch)
             _, beliefs = self.world_model.losses(batch, target.hidden_RND, self.generator)
-            present = self._present(batch, beliefs, target)
+            present = self._present(batch, beliefs, target, of_obs=True)
             if self.settings.world_model.prior:
                 figures = health.measure(self.world_model, self.target_agent, present, batch)
             imagined = imagine(self.world_model, self.target_agent, present)
