@@ -13,6 +13,7 @@ from deploy.cli_options import MANUAL_RUN_DIR, RunDirOption, client_config, prep
 from deploy.cli_replay import replay
 from deploy.config import Sources, config_text, load_config
 from deploy.keys import settings_fields
+from learner.idle_threads import let_idle_threads_sleep
 
 _HELP = """Trains cooperative agents with VDFD or QMIX.
 
@@ -88,6 +89,7 @@ def learner(sources: Sources, run_dir: RunDirOption = MANUAL_RUN_DIR) -> None:
     Example: vdfd learner --address replay-host:50051 --run-dir runs/big --map 2s3z
     """
     config = client_config(sources)
+    let_idle_threads_sleep()
     from learner.main import run_learner
 
     run_learner(

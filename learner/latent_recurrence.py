@@ -3,8 +3,7 @@
     v_t ~ N(mean_t, exp(log_var_t)),   (mean_t, log_var_t) = S relu(x_t + S v_{t-1} W^T) U^T + b
 
 x_t is what the obs add to GALA's first layer. The loop is short of arithmetic and long on calls, so it
-is walked back once by hand, and the weights' gradients are one matrix product over all rows (as in
-packed_gru.py).
+is walked back once by hand, and the weights' gradients are one matrix product over all rows.
 
 Shapes: R rows in PackedSequence's layout, N nodes, H hidden, Z latent, Y = 2 Z statistics.
 """

@@ -38,9 +38,20 @@ ONLY_IN = {
         "deploy/experiments/health_page.py",
     },
     "scipy": {"deploy/experiments/statistics.py"},
+    "threadpoolctl": {"learner/kernels/blas.py"},
     "prometheus_client": {"common/metrics.py"},
-    "numba": {"common/kernels/compiled.py", "common/kernels/machine.py"},
-    "llvmlite": {"common/kernels/machine.py"},
+    "numba": {
+        "common/kernels/compiled.py",
+        "common/kernels/machine.py",
+        "learner/kernels/activations.py",
+        "learner/kernels/blas.py",
+    },
+    "llvmlite": {
+        "common/kernels/compiled.py",
+        "common/kernels/machine.py",
+        "learner/kernels/activations.py",
+        "learner/kernels/blas.py",
+    },
 }
 # Part -> packages that it must do without, wherever the import stands.
 WITHOUT = {
