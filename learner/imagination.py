@@ -176,7 +176,7 @@ def _action_free_literal(
 
 @torch.no_grad()
 def imagine_fused(model: WorldModel, policy: AgentNetwork, summarise: "Rollout", present: Present) -> Tensor:
-    """The branches' sum O_{t+k} [K, R, N * Z] without gradients, imagined for a block of rows at a time."""
+    """`Rollout.fuse` without gradients, imagined for a block of rows at a time."""
     rows, agents, _ = present.obs_RNO.shape
     size = rows if present.obs_RNO.is_cuda else max(1, BLOCK_NODES // agents)
     blocks = (slice(start, start + size) for start in range(0, rows, size))
@@ -197,14 +197,14 @@ class Rollout(nn.Module):
         self.gru = nn.GRU(agents * settings.latent_size, settings.rollout_size)
 
     def terms(self, imagined: Imagined) -> dict[str, Tensor]:
-        """What each branch adds to O_{t+k}, [K, R, N * Z]; zeros where its mask is 0."""
+        """What each branch adds to O_{t+k}, [K, R, N * Z], last moment first; zeros where its mask is 0."""
         return {
             name: torch.stack([self._masked(code, mask) for code in codes])
             for name, (mask, codes) in self._branches(imagined).items()
         }
 
     def fuse(self, imagined: Imagined) -> Tensor:
-        """O_{t+k} = M_ac s + M_af v + M_st z_static, [K, R, N * Z]."""
+        """O_{t+k} = M_ac s + M_af v + M_st z_static, [K, R, N * Z], last moment first."""
         branches = self._branches(imagined).values()
         moments = zip(*(codes for _, codes in branches), strict=True)
         masks = [mask for mask, _ in branches]
@@ -217,16 +217,15 @@ class Rollout(nn.Module):
     def _branches(self, imagined: Imagined) -> dict[str, tuple[float, list[Tensor]]]:
         masks = self.settings.masks
         return {
-            "ac": (masks.ac, imagined.s_RNZ),
-            "af": (masks.af, imagined.v_RNZ),
-            "st": (masks.st, imagined.static_RNZ),
+            "ac": (masks.ac, imagined.s_RNZ[::-1]),
+            "af": (masks.af, imagined.v_RNZ[::-1]),
+            "st": (masks.st, imagined.static_RNZ[::-1]),
         }
 
     def forward(self, fused_KRF: Tensor) -> Tensor:
-        """O_t^Rollout [R, W]."""
+        """O_t^Rollout [R, W], from the last moment to the present."""
         moments, rows, _ = fused_KRF.shape
-        backwards = fused_KRF.flip(0).flatten(0, 1)
-        return packed_gru(self.gru, backwards, torch.full((moments,), rows))[-rows:]
+        return packed_gru(self.gru, fused_KRF.flatten(0, 1), torch.full((moments,), rows))[-rows:]
 
     def _masked(self, code_RNZ: Tensor, mask: float) -> Tensor:
         code_RF = code_RNZ.flatten(-2)

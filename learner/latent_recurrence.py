@@ -2,20 +2,26 @@
 
     v_t ~ N(mean_t, exp(log_var_t)),   (mean_t, log_var_t) = S relu(x_t + S v_{t-1} W^T) U^T + b
 
-x_t is what the obs add to GALA's first layer. The loop is short of arithmetic and long on calls, so it
-is walked back once by hand, and the weights' gradients are one matrix product over all rows.
+x_t is what the obs add to GALA's first layer. The loop is short of arithmetic and long on calls: on the CPU
+it is compiled (learner/kernels/latent.py), on a GPU it is walked back by hand, and the weights' gradients are
+one matrix product over all rows.
 
 Shapes: R rows in PackedSequence's layout, N nodes, H hidden, Z latent, Y = 2 Z statistics.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from learner.gala import GalaEncoder
 from learner.gaussians import LOG_VAR_RANGE, Gaussian
 from learner.graph import smoothing_weights
+from learner.kernels import latent
+from learner.kernels.blas import product_routine
+from learner.kernels.layout import flat, summed
+from learner.shares import Share, in_parallel, shares_of
 from learner.vae import FullyConnectedEncoder
 
 
@@ -27,7 +33,8 @@ def unroll_latent(
     `encoder`'s part 0 is the latent; `from_obs_RNH` is its projection of part 1. Sequences are sorted longest
     first, `sizes` are the rows at each time.
     """
-    statistics, samples = _Recurrence.apply(  # type: ignore[no-untyped-call]
+    recurrence = _Recurrence if noise_RNZ.is_cuda else _CompiledRecurrence
+    statistics, samples = recurrence.apply(  # type: ignore[no-untyped-call]
         from_obs_RNH,
         encoder.first[0].weight,
         encoder.first[0].bias,
@@ -50,6 +57,68 @@ def unroll_encoder(
         v = Gaussian.from_statistics(statistics[-1]).sample(noise_t)
         samples.append(v)
     return torch.cat(statistics), torch.cat(samples)
+
+
+class _CompiledRecurrence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        from_obs_RNH: Tensor,
+        weight_HZ: Tensor,
+        bias_H: Tensor,
+        last_YH: Tensor,
+        last_bias_Y: Tensor,
+        noise_RNZ: Tensor,
+        sizes: list[int],
+    ) -> tuple[Tensor, Tensor]:
+        own, shared = smoothing_weights(noise_RNZ.shape[1])
+        hidden_RNH = from_obs_RNH + bias_H
+        mixed_RNZ, samples_RNZ = torch.empty_like(noise_RNZ), torch.empty_like(noise_RNZ)
+        statistics_RNY = noise_RNZ.new_empty(*noise_RNZ.shape[:2], len(last_YH))
+        rows = (hidden_RNH, mixed_RNZ, statistics_RNY, noise_RNZ, samples_RNZ)
+        weights = tuple(flat(own * x) for x in (weight_HZ.t(), last_YH.t(), last_bias_Y))
+        sizes_T, kept = np.array(sizes), tuple(map(flat, rows))
+        blas = product_routine(kept[0].dtype)
+        nodes, mixing = noise_RNZ.shape[1], shared / own
+
+        def work(share: Share) -> None:
+            latent.unroll(blas, share, sizes_T, nodes, mixing, LOG_VAR_RANGE, weights, kept)
+
+        in_parallel(work, shares_of(sizes_T))
+        ctx.save_for_backward(weight_HZ, last_YH, *rows)
+        ctx.sizes_T = sizes_T
+        return statistics_RNY, samples_RNZ
+
+    @staticmethod
+    def backward(ctx: Any, to_statistics_RNY: Tensor, to_samples_RNZ: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        weight_HZ, last_YH, *rows = ctx.saved_tensors
+        nodes = rows[0].shape[1]
+        own, shared = smoothing_weights(nodes)
+        back, mixing = (flat(own * weight_HZ), flat(own * last_YH)), shared / own
+        kept = tuple(map(flat, rows))
+        to_outputs = flat(to_statistics_RNY), flat(to_samples_RNZ)
+        to_hidden_RNH = torch.empty_like(rows[0])
+        to_hidden, blas, shares = flat(to_hidden_RNH), product_routine(kept[0].dtype), shares_of(ctx.sizes_T)
+        sizes = (weight_HZ.numel(), len(weight_HZ), last_YH.numel(), len(last_YH))
+        gradients = {share: tuple(np.zeros(size, to_hidden.dtype) for size in sizes) for share in shares}
+
+        def work(share: Share) -> None:
+            latent.walk_back(
+                *(blas, share, ctx.sizes_T, nodes, mixing, LOG_VAR_RANGE),
+                *(back, kept, to_outputs, to_hidden, gradients[share]),
+            )
+
+        in_parallel(work, shares)
+        to_weight, to_bias, to_last, to_last_bias = summed(gradients.values())
+        return (
+            to_hidden_RNH,
+            own * to_weight.view(weight_HZ.t().shape).t(),
+            to_bias,
+            own * to_last.view(last_YH.t().shape).t(),
+            own * to_last_bias,
+            None,
+            None,
+        )
 
 
 class _Recurrence(torch.autograd.Function):

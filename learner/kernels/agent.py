@@ -11,7 +11,6 @@ Shapes: T times with `sizes` rows each, M agent rows in PackedSequence's layout,
 import numpy as np
 
 from common.kernels.compiled import compiled, part
-from learner.kernels.activations import ZERO
 from learner.kernels.blas import FLAT, Numbers, multiply, multiply_columns
 from learner.kernels.gru import (
     NONE,
@@ -20,6 +19,8 @@ from learner.kernels.gru import (
     add,
     add_rows,
     inputs_gradient,
+    rectify,
+    rectify_back,
     repeat,
     room_for_gates,
     step,
@@ -36,9 +37,7 @@ def _embed(
     for k in range(rows):
         repeat(table, codes[row + k] * size, size, x, at + k * size, 1)
     multiply(blas, rows, width, size, obs, row * width, from_obs, 0, x, at, 1.0)
-    embedded = x[at : at + rows * size]
-    for place in range(rows * size):
-        embedded[place] = max(embedded[place], ZERO)
+    rectify(rows * size, x, at)
 
 
 @compiled(
@@ -92,9 +91,7 @@ def _embed_back(
     to_from_obs: Numbers, to_table: Numbers,
 ) -> None:  # fmt: skip
     width = len(to_from_obs) // size
-    embedded = x[row * size : (row + rows) * size]
-    for place in range(rows * size):
-        to_x[place] = to_x[place] if embedded[place] > ZERO else ZERO
+    rectify_back(rows * size, x, row * size, to_x, 0)
     multiply_columns(blas, width, rows, size, obs, row * width, to_x, 0, to_from_obs, 0, 1.0)
     for k in range(rows):
         add_rows(1, size, to_x, k * size, to_table, codes[row + k] * size)

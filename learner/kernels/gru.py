@@ -12,7 +12,7 @@ Shapes: K rows of a step, X input, D hidden.
 import numpy as np
 
 from common.kernels.compiled import part
-from learner.kernels.activations import ONE, sigmoid, tanh
+from learner.kernels.activations import ONE, ZERO, sigmoid, tanh
 from learner.kernels.blas import Numbers, multiply, multiply_columns
 
 Several = tuple[Numbers, ...]
@@ -47,6 +47,22 @@ def add(number: int, values: Numbers, at: int, total: Numbers) -> None:
     added = values[at : at + number]
     for place in range(number):
         total[place] += added[place]
+
+
+@part
+def rectify(number: int, values: Numbers, at: int) -> None:
+    """relu, in place."""
+    rectified = values[at : at + number]
+    for place in range(number):
+        rectified[place] = ZERO if rectified[place] < ZERO else rectified[place]  # NaN stays
+
+
+@part
+def rectify_back(number: int, outputs: Numbers, at: int, gradient: Numbers, gradient_at: int) -> None:
+    """relu's gradient, in place."""
+    rectified, passed = outputs[at : at + number], gradient[gradient_at : gradient_at + number]
+    for place in range(number):
+        passed[place] = ZERO if rectified[place] <= ZERO else passed[place]
 
 
 @part

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from common.agent import AgentNetwork, greedy_actions
 from learner import imagination as module
@@ -127,6 +128,10 @@ def test_branches_weigh_the_same_after_normalisation(batch):
 def test_the_summary_reads_from_the_last_moment_to_the_first(batch):
     model, policy, start = _setup(batch)
     rollout = Rollout(SPEC.n_agents, WORLD_MODEL)
-    fused = rollout.fuse(imagine(model, policy, start))
-    expected, _ = rollout.gru(torch.stack(list(fused)[::-1]))
+    imagined = imagine(model, policy, start)
+    fused = rollout.fuse(imagined)
+    branches = (imagined.s_RNZ[-1], imagined.v_RNZ[-1], imagined.static_RNZ[-1])
+    last = sum(F.layer_norm(code.flatten(-2), code.flatten(-2).shape[-1:]) for code in branches)
+    torch.testing.assert_close(fused[0], last)
+    expected, _ = rollout.gru(fused)
     torch.testing.assert_close(rollout(fused), expected[-1])
