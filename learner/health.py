@@ -17,7 +17,8 @@ from torch import Tensor
 
 from common.agent import AgentNetwork, greedy_actions
 from learner.batching import EpisodeBatch
-from learner.imagination import Present, imagine, predicted_avail
+from learner.imagination import imagine, predicted_avail
+from learner.present import Present
 from learner.world_model import WorldModel
 
 

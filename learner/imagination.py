@@ -15,35 +15,14 @@ from torch.nn import functional as F
 
 from common.agent import AgentNetwork, greedy_actions
 from common.labels import labelled
+from learner.compiled_imagination import compiles, imagine_compiled
 from learner.packed_gru import packed_gru
-from learner.remainders import Fades
+from learner.present import Present
 from learner.settings import WorldModelSettings
 from learner.world_model import Beliefs, WorldModel, one_hot
 
 BLOCK_NODES = 4096
 """Rows times agents of a block on the CPU: 1 MB for 64 features. A GPU takes all rows at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Present:
-    """Where imagination starts: every row of a batch, or some of them."""
-
-    beliefs: Beliefs
-    hidden_RND: Tensor
-    obs_RNO: Tensor
-    avail_RNA: Tensor
-    fades: Fades
-    """Of the whole batch."""
-
-    def part(self, rows: slice) -> "Present":
-        """Of these rows alone."""
-        return Present(
-            beliefs=self.beliefs.part(rows),
-            hidden_RND=self.hidden_RND[rows],
-            obs_RNO=self.obs_RNO[rows],
-            avail_RNA=self.avail_RNA[rows],
-            fades=self.fades,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +156,8 @@ def _action_free_literal(
 @torch.no_grad()
 def imagine_fused(model: WorldModel, policy: AgentNetwork, summarise: "Rollout", present: Present) -> Tensor:
     """`Rollout.fuse` without gradients, imagined for a block of rows at a time."""
+    if compiles(model) and not present.obs_RNO.is_cuda:
+        return imagine_compiled(model, policy, present)
     rows, agents, _ = present.obs_RNO.shape
     size = rows if present.obs_RNO.is_cuda else max(1, BLOCK_NODES // agents)
     blocks = (slice(start, start + size) for start in range(0, rows, size))

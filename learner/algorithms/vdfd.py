@@ -12,9 +12,10 @@ from learner import health
 from learner.algorithms.value_decomposition import ValueDecomposition
 from learner.batching import EpisodeBatch
 from learner.histories import Histories, histories, values_of
-from learner.imagination import Present, Rollout, imagine, imagine_fused
+from learner.imagination import Rollout, imagine, imagine_fused
 from learner.mixers import QmixMixer
 from learner.optimiser import ParameterGroup
+from learner.present import Present
 from learner.remainders import measure_fades
 from learner.world_model import Beliefs, WorldModel
 

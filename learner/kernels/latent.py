@@ -20,7 +20,7 @@ HALF = np.float32(0.5)
 
 
 @part
-def _mix(
+def mix(
     rows: int, nodes: int, width: int, shared: float, x: Numbers, at: int, out: Numbers, out_at: int
 ) -> None:
     """x + shared * (sum over nodes); `out` may be `x`."""
@@ -89,13 +89,13 @@ def unroll(
         if before == NONE:
             mixed[row * latent : (row + number) * latent] = ZERO
         else:
-            _mix(rows, nodes, latent, shared, samples, before * latent, mixed, row * latent)
+            mix(rows, nodes, latent, shared, samples, before * latent, mixed, row * latent)
             multiply(blas, number, latent, width, mixed, row * latent, to_hidden, 0, hidden, row * width, 1.0)
         rectify(number * width, hidden, row * width)
         at = row * outputs
         repeat(bias, 0, outputs, statistics, at, number)
         multiply(blas, number, width, outputs, hidden, row * width, to_statistics, 0, statistics, at, 1.0)
-        _mix(rows, nodes, outputs, shared, statistics, at, statistics, at)
+        mix(rows, nodes, outputs, shared, statistics, at, statistics, at)
         _sample(number, latent, limits, statistics, noise, samples, row)
         before = row
         begin += sizes[time]
@@ -154,7 +154,7 @@ def walk_back(
         row, number = (begin + first) * nodes, rows * nodes
         add(number * latent, to_samples, row * latent, carried)
         _to_statistics(number, latent, limits, carried, statistics, noise, to_statistics, total, row)
-        _mix(rows, nodes, outputs, shared, total, 0, total, 0)
+        mix(rows, nodes, outputs, shared, total, 0, total, 0)
         add_rows(number, outputs, total, 0, to_last_bias, 0)
         multiply_columns(blas, width, number, outputs, hidden, row * width, total, 0, to_last, 0, 1.0)
         multiply(blas, number, outputs, width, total, 0, back[1], 0, to_hidden, row * width, 0.0)
@@ -164,4 +164,4 @@ def walk_back(
             blas, latent, number, width, mixed, row * latent, to_hidden, row * width, to_first, 0, 1.0
         )  # fmt: skip
         multiply(blas, number, width, latent, to_hidden, row * width, back[0], 0, carried, 0, 0.0)
-        _mix(rows, nodes, latent, shared, carried, 0, carried, 0)
+        mix(rows, nodes, latent, shared, carried, 0, carried, 0)

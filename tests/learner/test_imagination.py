@@ -7,8 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from common.agent import AgentNetwork, greedy_actions
+from learner import compiled_imagination
 from learner import imagination as module
-from learner.imagination import Present, Rollout, imagine, imagine_fused, predicted_avail
+from learner.imagination import Rollout, imagine, imagine_fused, predicted_avail
+from learner.present import Present
 from learner.remainders import measure_fades
 from learner.settings import BranchMasks
 from learner.world_model import Beliefs, WorldModel, one_hot
@@ -89,11 +91,26 @@ def test_the_literal_rollout_is_the_papers(batch):
         torch.testing.assert_close(imagined.obs_RNO[k], obs_in)
 
 
-@pytest.mark.parametrize("af_rollout", ["forward", "literal"])
-def test_blocks_of_rows_are_imagined_as_the_whole(monkeypatch, batch, af_rollout):
-    monkeypatch.setattr(module, "BLOCK_NODES", 4 * SPEC.n_agents)
-    model, policy, start = _setup(batch, af_rollout=af_rollout)
-    rollout = Rollout(SPEC.n_agents, WORLD_MODEL)
+VARIANTS = {
+    "default": {},
+    "literal": {"af_rollout": "literal"},
+    "vae": {"posterior": "vae"},
+    "no prior": {"prior": False},
+    "all actions": {"predict_avail_actions": False},
+    "nothing carried": {"carry_remainders": False},
+    "not normalised": {"normalise_branches": False},
+    "masks": {"masks": BranchMasks(ac=0.5, af=-2.0, st=0.0)},
+    "one step": {"horizon": 1},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_blocks_of_rows_are_imagined_as_the_whole(monkeypatch, batch, changes):
+    """And compiled as by torch, where it is compiled."""
+    for where in (module, compiled_imagination):
+        monkeypatch.setattr(where, "BLOCK_NODES", 4 * SPEC.n_agents)
+    model, policy, start = _setup(batch, **changes)
+    rollout = Rollout(SPEC.n_agents, model.settings)
     in_blocks = imagine_fused(model, policy, rollout, start)
     torch.testing.assert_close(in_blocks, rollout.fuse(imagine(model, policy, start)).detach())
     assert not in_blocks.requires_grad

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from learner.imagination import Present, imagine
+from learner.imagination import imagine
+from learner.present import Present
 from learner.remainders import measure_fades
 from learner.world_model import WorldModel
 from tests.episodes import SPEC
