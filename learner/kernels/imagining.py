@@ -5,8 +5,8 @@ GALA, and an action-free branch that is rolled forward. All that is computed sta
 
 Arrays are flat, weights [inputs, outputs]; a layer is its weight and its bias. An operator of the graph is
 own (I + shared 1 1^T): `own` is in a weight beside it, `shared` has what is left of P, S P and S.
-Shapes: R rows (graphs), of which a call takes some, N nodes, Z latent, D hidden, A actions, K moments, H width
-of hidden layers.
+Shapes: R rows (graphs), of which a call takes some, N nodes, Z latent, D hidden, A actions, K moments,
+H width of hidden layers.
 """
 
 import numpy as np
