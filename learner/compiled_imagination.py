@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from common.agent import AgentNetwork
+from common.labels import labelled
 from learner.gala import GalaDecoder, GalaEncoder, compose
 from learner.graph import sharpening_smoothing_weights, sharpening_weights, smoothing_weights
 from learner.kernels import imagining
@@ -30,6 +31,7 @@ def compiles(model: WorldModel) -> bool:
     return settings.posterior == "gala" and settings.prior and settings.af_rollout == "forward"
 
 
+@labelled("imagination")
 def imagine_compiled(model: WorldModel, policy: AgentNetwork, present: Present) -> Tensor:
     """What `Rollout.fuse` makes of what is imagined, [K, R, N * Z], the last moment first."""
     settings, (rows, agents, _) = model.settings, present.obs_RNO.shape
