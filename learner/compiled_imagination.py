@@ -5,7 +5,6 @@ Shapes: R rows, N agents, Z latent, K moments.
 
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from common.agent import AgentNetwork
@@ -72,17 +71,19 @@ def _weights(model: WorldModel, policy: AgentNetwork) -> tuple[Several | tuple[f
     both = sharpening_smoothing_weights(agents)
     ac_decoder, af_decoder, encoder = model.ac_decoder, model.af_decoder, model.st_encoder
     assert isinstance(ac_decoder, GalaDecoder) and isinstance(af_decoder, GalaDecoder)
-    assert isinstance(encoder, GalaEncoder) and model.ac_prior is not None and model.af_prior is not None
-    table, embed, embed_bias, *change = _prior(model.ac_prior)
+    ac_prior, af_prior = model.ac_prior, model.af_prior
+    assert isinstance(encoder, GalaEncoder) and ac_prior is not None and af_prior is not None
+    assert ac_prior.embed_actions is not None
+    embed, embed_bias, *change = _prior(ac_prior)
     projecting = compose(encoder.first[0], *af_decoder.last_layer(slice(model.settings.latent_size, None)))
     first, last = model.avail_head[0], model.avail_head[2]
     return (
         tuple(shared / own for own, shared in (sharpening, both, smoothing)),
         _layer(policy.head),
-        (embed, embed_bias, table, *change),
+        (embed, embed_bias, flat(ac_prior.embed_actions.weight.t()), *change),
         (*_layer(ac_decoder.first, sharpening[0]), *_layer(ac_decoder.last, sharpening[0])),
         (*_layer(first), *_layer(last)),
-        _prior(model.af_prior)[1:],
+        _prior(af_prior),
         (
             *_layer(af_decoder.first, sharpening[0]),
             *(flat(both[0] * projecting[0].t()), flat(projecting[1])),
@@ -99,10 +100,9 @@ def _layer(layer: nn.Module, own: float = 1.0) -> tuple[Numbers, Numbers]:
 
 
 def _prior(prior: PriorVae) -> tuple[Numbers, ...]:
-    """What joint actions add, the embedding of the codes, and the layer of their mean change."""
-    table = flat(prior.embed_actions.weight.t()) if prior.embed_actions is not None else np.empty(0)
+    """The embedding of the codes, and the layer that gives their mean change."""
     weight, bias = (_of_means(x, prior) for x in (prior.statistics.weight, prior.statistics.bias))
-    return table, *_layer(prior.embed_latent), flat(weight.t()), flat(bias)
+    return *_layer(prior.embed_latent), flat(weight.t()), flat(bias)
 
 
 def _of_means(statistics: Tensor, prior: PriorVae) -> Tensor:
