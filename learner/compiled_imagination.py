@@ -14,7 +14,7 @@ from learner.graph import sharpening_smoothing_weights, sharpening_weights, smoo
 from learner.kernels import imagining
 from learner.kernels.blas import Numbers, product_routine
 from learner.kernels.gru import Several
-from learner.kernels.layout import flat
+from learner.kernels.layout import flat, flat_output
 from learner.present import Present
 from learner.shares import Share, in_parallel
 from learner.vae import PriorVae
@@ -52,7 +52,7 @@ def imagine_compiled(model: WorldModel, policy: AgentNetwork, present: Present) 
         present.avail_RNA.contiguous().view(-1).numpy(),
         (settings.masks.ac, settings.masks.af, settings.masks.st),
         int(settings.normalise_branches),
-        flat(fused_KRF),
+        flat_output(fused_KRF),
     )
     blas = product_routine(arguments[-1].dtype)
     size = max(1, BLOCK_NODES // agents)

@@ -23,6 +23,7 @@ from learner.kernels.layout import (
     agent_weights,
     agent_weights_back,
     flat,
+    flat_output,
     summed,
     zeros_like,
 )
@@ -77,8 +78,8 @@ class _Unroll(torch.autograd.Function):
         training, size, actions = any(ctx.needs_input_grad), len(weights[0]), len(weights[-1])
         hidden_MD, q_MA = (obs_MO.new_empty(len(obs_MO), width) for width in (size, actions))
         saved = [torch.empty_like(hidden_MD) for _ in range(4)] if training else []
-        kernel_weights, sizes, kept = agent_weights(weights), sizes_T.numpy(), tuple(map(flat, saved))
-        obs, codes, hidden, q = flat(obs_MO), flat(codes_M), flat(hidden_MD), flat(q_MA)
+        kernel_weights, sizes, kept = agent_weights(weights), sizes_T.numpy(), tuple(map(flat_output, saved))
+        obs, codes, hidden, q = flat(obs_MO), flat(codes_M), flat_output(hidden_MD), flat_output(q_MA)
         blas = product_routine(obs.dtype)
 
         def work(share: Share) -> None:

@@ -20,7 +20,7 @@ from learner.gaussians import LOG_VAR_RANGE, Gaussian
 from learner.graph import smoothing_weights
 from learner.kernels import latent
 from learner.kernels.blas import product_routine
-from learner.kernels.layout import flat, summed
+from learner.kernels.layout import flat, flat_output, summed
 from learner.shares import Share, in_parallel, shares_of
 from learner.vae import FullyConnectedEncoder
 
@@ -77,7 +77,7 @@ class _CompiledRecurrence(torch.autograd.Function):
         statistics_RNY = noise_RNZ.new_empty(*noise_RNZ.shape[:2], len(last_YH))
         rows = (hidden_RNH, mixed_RNZ, statistics_RNY, noise_RNZ, samples_RNZ)
         weights = tuple(flat(own * x) for x in (weight_HZ.t(), last_YH.t(), last_bias_Y))
-        sizes_T, kept = np.array(sizes), tuple(map(flat, rows))
+        sizes_T, kept = np.array(sizes), tuple(map(flat_output, rows))
         blas = product_routine(kept[0].dtype)
         nodes, mixing = noise_RNZ.shape[1], shared / own
 
@@ -98,7 +98,11 @@ class _CompiledRecurrence(torch.autograd.Function):
         kept = tuple(map(flat, rows))
         to_outputs = flat(to_statistics_RNY), flat(to_samples_RNZ)
         to_hidden_RNH = torch.empty_like(rows[0])
-        to_hidden, blas, shares = flat(to_hidden_RNH), product_routine(kept[0].dtype), shares_of(ctx.sizes_T)
+        to_hidden, blas, shares = (
+            flat_output(to_hidden_RNH),
+            product_routine(kept[0].dtype),
+            shares_of(ctx.sizes_T),
+        )
         sizes = (weight_HZ.numel(), len(weight_HZ), last_YH.numel(), len(last_YH))
         gradients = {share: tuple(np.zeros(size, to_hidden.dtype) for size in sizes) for share in shares}
 

@@ -16,7 +16,15 @@ from torch.nn.utils.rnn import PackedSequence
 
 from learner.kernels import sequences
 from learner.kernels.blas import product_routine
-from learner.kernels.layout import flat, gru_gradients, gru_weights, gru_weights_back, summed, zeros_like
+from learner.kernels.layout import (
+    flat,
+    flat_output,
+    gru_gradients,
+    gru_weights,
+    gru_weights_back,
+    summed,
+    zeros_like,
+)
 from learner.shares import Share, in_parallel, shares_of
 
 
@@ -35,7 +43,7 @@ class _PackedGru(torch.autograd.Function):
     def forward(ctx: Any, x_RX: Tensor, row_sizes_T: Tensor, *weights: Tensor) -> Tensor:  # noqa: ANN401
         hidden_RD, *gates = (x_RX.new_empty(len(x_RX), weights[1].shape[1]) for _ in range(4))
         kernel_weights, sizes = gru_weights(weights), row_sizes_T.numpy()
-        x, r_z_n, hidden = flat(x_RX), tuple(map(flat, gates)), flat(hidden_RD)
+        x, r_z_n, hidden = flat(x_RX), tuple(map(flat_output, gates)), flat_output(hidden_RD)
         blas = product_routine(x.dtype)
 
         def work(share: Share) -> None:
@@ -52,7 +60,7 @@ class _PackedGru(torch.autograd.Function):
         to_x_RX = x_RX.new_empty(x_RX.shape if ctx.needs_input_grad[0] else 0)
         kernel_weights, back, sizes = gru_weights(weights), gru_weights_back(weights), row_sizes_T.numpy()
         x, r_z_n, hidden, to_hidden = flat(x_RX), tuple(map(flat, gates)), flat(hidden_RD), flat(grad_RD)
-        to_x, blas, shares = flat(to_x_RX), product_routine(x.dtype), shares_of(sizes)
+        to_x, blas, shares = flat_output(to_x_RX), product_routine(x.dtype), shares_of(sizes)
         gradients = {share: zeros_like(kernel_weights) for share in shares}
 
         def work(share: Share) -> None:

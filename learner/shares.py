@@ -26,7 +26,8 @@ def shares_of(sizes: Sizes) -> list[Share]:
     """Neighbouring sequences, about as many rows in each; as many shares for every one of torch's threads."""
     threads, sequences = torch.get_num_threads(), int(sizes[0])
     count = threads * math.ceil(sequences / threads / MOST_SEQUENCES)
-    rows_up_to = np.minimum(sizes[:, None], np.arange(sequences + 1)).sum(axis=0)
+    lengths = np.searchsorted(-sizes, -np.arange(sequences))  # at how many times a sequence has a row
+    rows_up_to = np.concatenate(([0], np.cumsum(lengths)))
     wanted = rows_up_to[-1] * np.arange(1, count) / count
     ends = [0, *np.searchsorted(rows_up_to, wanted).tolist(), sequences]
     return [(first, last) for first, last in pairwise(ends) if first < last]

@@ -18,6 +18,11 @@ def flat(tensor: Tensor) -> Numbers:
     return tensor.detach().contiguous().view(-1).numpy()
 
 
+def flat_output(tensor: Tensor) -> Numbers:
+    """The same of one that is to be written: never a copy. Raises RuntimeError if it is not contiguous."""
+    return tensor.detach().view(-1).numpy()
+
+
 def zeros_like(arrays: Several) -> Several:
     """To add gradients up."""
     return tuple(np.zeros_like(array) for array in arrays)
