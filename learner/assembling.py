@@ -24,11 +24,27 @@ class ReceivedBatch:
     indices: list[int] = field(default_factory=list)
     """Of a prioritised table: one per episode, as the next."""
     importance: list[float] = field(default_factory=list)
+    released: bool = False
+    """Whether it may be trained on. If not, a Release may follow."""
 
     @property
     def size_bytes(self) -> int:
         """Of its payloads."""
         return sum(len(episode.payload) for episode in self.episodes)
+
+    def add(self, part: "BatchPart") -> None:
+        """Takes the next message in."""
+        self.episodes.extend(part.episodes)
+        self.indices.extend(part.response.indices)
+        self.importance.extend(part.response.importance)
+        self.released = part.response.end_of_batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """A batch that was handed out before may be trained on."""
+
+    number: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,29 +67,31 @@ def read_part(message: bytes) -> BatchPart:
         raise BadBatchError(f"a message that is no SampleResponse ({error})") from error
 
 
-def assemble_batches(parts: Iterable[BatchPart], batch_size: int) -> Iterator[ReceivedBatch]:
-    """Batches, from a stream that may send one in several messages.
+def assemble_batches(parts: Iterable[BatchPart], batch_size: int) -> Iterator[ReceivedBatch | Release]:
+    """Batches, from a stream that may send one in several messages, each as soon as it is whole.
 
-    Ends with the run. Raises ConnectionError when the stream ends before that, BadBatchError for a batch that
-    is mixed up with another, has not `batch_size` episodes, or says how only some of them were drawn.
+    Ends with the run; what is not released by then never will be. Raises ConnectionError when the stream ends
+    before that, BadBatchError for a batch that is mixed up with another, has not `batch_size` episodes, or
+    says how only some of them were drawn.
     """
     batch: ReceivedBatch | None = None
+    whole = False
     for part in parts:
         response = part.response
-        if batch is not None and (response.batch != batch.number or response.end_of_run):
+        if response.end_of_run and (batch is None or whole):
+            return
+        if batch is not None and (response.end_of_run or response.batch != batch.number):
             raise BadBatchError(
                 f"number {batch.number} ends with {len(batch.episodes)} of {batch_size} episodes"
             )
-        if response.end_of_run:
-            return
         batch = batch or ReceivedBatch(number=response.batch)
-        batch.episodes.extend(part.episodes)
-        batch.indices.extend(response.indices)
-        batch.importance.extend(response.importance)
-        if response.end_of_batch:
+        batch.add(part)
+        if response.end_of_batch or (part.episodes and len(batch.episodes) >= batch_size):
             _check(batch, batch_size)
-            yield batch
-            batch = None
+            yield Release(number=batch.number) if whole else batch
+            whole = True
+        if response.end_of_batch:
+            batch, whole = None, False
     raise ConnectionError("the service closed the stream before the end of the run")
 
 

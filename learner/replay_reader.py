@@ -5,7 +5,8 @@ with numbers below `trained + window`, and each batch that was trained on adds o
 too, since a batch has a fixed number of episodes and an episode a greatest length. When a stream breaks, the
 next one says how many batches were really trained on. The service then gives those again that were received
 and still wait here; they are known by their numbers and dropped, so training sees every number once and in
-order.
+order. A batch that the service sends ahead while its rate limiter holds is unpacked at once and kept aside
+until it is released.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from common.errors import FatalError
 from common.payload import CodecError
 from common.settings import RpcSettings
 from common.types import EnvSpec
-from learner.assembling import BadBatchError, BatchPart, ReceivedBatch, assemble_batches, read_part
+from learner.assembling import BadBatchError, BatchPart, ReceivedBatch, Release, assemble_batches, read_part
 from learner.batching import EpisodeBatch, Layout, decode_batch
 from learner.data_waits import DataWaits
 from learner.prioritised import Sampling
@@ -81,6 +82,8 @@ class ReplayReader:
         self._pin_memory = pin_memory
         self._window = prefetch_batches + 1  # one more is being trained on
         self._closing = threading.Event()
+        self._ahead: EpisodeBatch | None = None
+        """Whole, and not released; the reading thread's."""
         self._changed = threading.Condition()  # guards everything below
         self._ready: deque[EpisodeBatch] = deque()
         self._trained = consumed_batches
@@ -170,7 +173,10 @@ class ReplayReader:
         received_before = self._received
         try:
             for received in assemble_batches(self._heed_limiter(call), self._batch_size):
-                self._take(received)
+                if isinstance(received, Release):
+                    self._hand_on(self._ahead)
+                else:
+                    self._take(received)
             self._run_complete = True
         except (grpc.RpcError, ConnectionError) as error:
             if self._closing.is_set() or _deadline_exceeded(error):
@@ -181,6 +187,7 @@ class ReplayReader:
         finally:
             cancel(call)
             self._requests.put(None)  # ends gRPC's sending thread
+            self._ahead = None
             with self._changed:
                 self._waits.held(False)
 
@@ -218,7 +225,16 @@ class ReplayReader:
         with self._changed:
             self._decode_s += time.perf_counter() - began
             self._received_bytes += received.size_bytes
-            if batch is not None:
+        if received.released:
+            self._hand_on(batch)
+        else:
+            self._ahead = batch
+
+    def _hand_on(self, batch: EpisodeBatch | None) -> None:
+        """Lets training have a batch; None is one that it has had."""
+        self._ahead = None
+        if batch is not None:
+            with self._changed:
                 self._ready.append(batch)
                 self._received += 1
                 self._changed.notify_all()

@@ -422,7 +422,8 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
     Sample: _ReplaySampleType
     """Batches out, of the table that `open` names. The first request opens the stream
     (`open`), every further one adds credits: the service sends at most that many
-    batches more. A batch is one or more responses, the last with `end_of_batch`.
+    batches more. A batch is one or more responses, the last with `end_of_batch`;
+    it may be trained on from then on, not before.
 
     Samplers. uniform: every episode is as likely as any other, without
     replacement within a batch. prioritised: an episode is drawn with probability
@@ -457,6 +458,13 @@ class ReplayStub(typing.Generic[_ReplayRegisterSpecType, _ReplayGetStatusType, _
     so once (`limiter`, alone in its response): HOLDS, and LETS_GO as soon as the next
     one may, before it is read and sent. So a learner can tell how much of its wait is
     the ratio's and how much the data's way. A new stream begins as let go.
+    While it holds a stream of a uniform table back, the service may draw the next
+    batch and send all of its episodes but not `end_of_batch`. That follows, in a
+    response without episodes, once the batch may go; until then it counts as
+    nothing, and where none follows before the end of the run or of the stream, the
+    client drops it. So the way of the data is over when the wait is. Such a batch is
+    drawn from the window as it was when the wait began. Not so in lockstep
+    (insert_lead_episodes 0), or where one episode does not make a batch due.
 
     When the run has reached its environment steps and no further batch is due,
     the service sends `end_of_run` and closes the stream with OK.
@@ -642,7 +650,8 @@ class ReplayServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[protos.replay_pb2.SampleResponse], collections.abc.AsyncIterator[protos.replay_pb2.SampleResponse]]:
         """Batches out, of the table that `open` names. The first request opens the stream
         (`open`), every further one adds credits: the service sends at most that many
-        batches more. A batch is one or more responses, the last with `end_of_batch`.
+        batches more. A batch is one or more responses, the last with `end_of_batch`;
+        it may be trained on from then on, not before.
 
         Samplers. uniform: every episode is as likely as any other, without
         replacement within a batch. prioritised: an episode is drawn with probability
@@ -677,6 +686,13 @@ class ReplayServicer(metaclass=abc.ABCMeta):
         so once (`limiter`, alone in its response): HOLDS, and LETS_GO as soon as the next
         one may, before it is read and sent. So a learner can tell how much of its wait is
         the ratio's and how much the data's way. A new stream begins as let go.
+        While it holds a stream of a uniform table back, the service may draw the next
+        batch and send all of its episodes but not `end_of_batch`. That follows, in a
+        response without episodes, once the batch may go; until then it counts as
+        nothing, and where none follows before the end of the run or of the stream, the
+        client drops it. So the way of the data is over when the wait is. Such a batch is
+        drawn from the window as it was when the wait began. Not so in lockstep
+        (insert_lead_episodes 0), or where one episode does not make a batch due.
 
         When the run has reached its environment steps and no further batch is due,
         the service sends `end_of_run` and closes the stream with OK.

@@ -18,7 +18,7 @@ from replay.choosing import choose
 from replay.errors import InvalidRequestError, RequestError, UnavailableError
 from replay.stats import SampleRecorder
 from replay.storage import Storage
-from replay.table import Draws, Reservation, Table
+from replay.table import Draws, Reservation, Table, TableRules
 
 MAX_OUTSTANDING = 1024
 """Batches of an accounted table that may have been sent and not consumed."""
@@ -32,6 +32,15 @@ class Batch:
     blobs: list[bytes]
     draws: Draws | None = None
     """Of a table that keeps an account."""
+    released: bool = True
+    """False: sent ahead while the rate limiter holds it back; a Release follows when it may be trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """A batch that was sent ahead may be trained on now."""
+
+    number: int
 
 
 class Limiter(Enum):
@@ -100,10 +109,12 @@ class Sampler:
 
     async def batches(
         self, table: Table, batch_size: int, credits: Credits
-    ) -> AsyncGenerator[Batch | Limiter, None]:
+    ) -> AsyncGenerator[Batch | Release | Limiter, None]:
         """Opens the table's Sample stream: the batches after those consumed, until the run ends.
 
-        In between it says when the rate limiter begins to hold the stream back, and when it lets go.
+        In between it says when the rate limiter begins to hold the stream back, and when it lets go. The next
+        batch is drawn and sent while it holds, where the table's rules allow that, so that only a word has to
+        follow when the batch falls due. It counts as handed out from then on.
 
         Raises InvalidRequestError for another batch size than the run's, StateConflictError once another
         stream is opened.
@@ -115,7 +126,7 @@ class Sampler:
         number = checked_batch_number("open.consumed_batches", credits.consumed)
         changes, stream = self._storage.changes, await table.open_stream(number)
         waiting_since: float | None = None
-        held = False
+        held, ahead = False, list[Batch]()
         while True:
             changed, added = changes.event(Topic.EPISODES), credits.added()
             credits.check()
@@ -131,12 +142,12 @@ class Sampler:
                     held = False
                     yield Limiter.LETS_GO
                 for _ in range(reservation.granted):
-                    batch = await self._batch(table, number, reservation)
+                    batch = ahead.pop() if ahead else await self._batch(table, number, reservation)
                     if batch is None:
                         break
                     credits.take()
                     self._recorder.sent(batch.blobs, waited_s=waited_s)
-                    yield batch
+                    yield batch if batch.released else Release(number=number)
                     number += 1
             elif reservation.end_of_run:
                 return
@@ -144,6 +155,10 @@ class Sampler:
                 if most and not held:
                     held = True
                     yield Limiter.HOLDS
+                    if not ahead and _may_go_ahead(table.rules, reservation):
+                        batch = await self._uniform_batch(table, number, reservation)
+                        ahead.append(replace(batch, released=False))
+                        yield ahead[0]
                 await changes.wait(changed, added)
 
     async def _reserve(self, table: Table, stream: int, number: int, most: int, consumed: int) -> Reservation:
@@ -198,6 +213,17 @@ class Sampler:
 
     def _rng(self, number: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, number])
+
+
+def _may_go_ahead(rules: TableRules, reservation: Reservation) -> bool:
+    """Whether the next batch may be drawn before it is due: then without the episode that makes it due.
+
+    Not where several episodes do, nor where draws are kept in an account; and not in lockstep, where chance
+    would decide whether the newest episode is among those to draw from.
+    """
+    one_makes_it_due = rules.samples_per_insert >= rules.batch_size
+    lockstep, drawable = rules.insert_lead_episodes == 0, reservation.head - reservation.tail
+    return one_makes_it_due and not (lockstep or rules.accounted) and drawable >= rules.minimum
 
 
 def draw(

@@ -1,7 +1,7 @@
 """The gRPC servicer that protos/replay.proto specifies: it decodes, calls, and maps exceptions to status."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 
 import grpc
@@ -25,7 +25,7 @@ from replay.errors import InvalidRequestError, StateConflictError, UnavailableEr
 from replay.inserter import Inserter
 from replay.read_ahead import read_ahead
 from replay.report import Reporter
-from replay.sampler import Batch, Credits, Limiter, Sampler
+from replay.sampler import Batch, Credits, Limiter, Release, Sampler
 from replay.settings import DEFAULT_TABLE, ReplaySettings
 from replay.stats import InsertRecorder
 from replay.storage import Storage
@@ -132,10 +132,7 @@ class ReplayService(pb_grpc.ReplayServicer):
             try:
                 async with aclosing(batches), aclosing(ahead) as items:
                     async for item in items:
-                        if isinstance(item, Limiter):
-                            yield wire.limiter(holds=item is Limiter.HOLDS)
-                            continue
-                        for response in wire.batch_responses(item.number, item.blobs, item.draws):
+                        for response in _sample_responses(item):
                             yield response
                 yield wire.end_of_run()
             finally:
@@ -241,8 +238,18 @@ async def _statuses(context: Context) -> AsyncIterator[None]:
         await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
 
-async def _as_it_is(item: Batch | Limiter) -> Batch | Limiter:
+async def _as_it_is(item: Batch | Release | Limiter) -> Batch | Release | Limiter:
     return item
+
+
+def _sample_responses(item: Batch | Release | Limiter) -> Iterable[bytes]:
+    match item:
+        case Limiter():
+            return (wire.limiter(holds=item is Limiter.HOLDS),)
+        case Release():
+            return (wire.release(item.number),)
+        case Batch():
+            return wire.batch_responses(item.number, item.blobs, item.draws, released=item.released)
 
 
 async def _add_credits(requests: AsyncIterator[bytes], credits: Credits) -> None:

@@ -21,8 +21,10 @@ _LENGTH_DELIMITED = 2
 _META_TAG = pb.Episode.META_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 
 
-def batch_responses(batch: int, blobs: Sequence[bytes], draws: Draws | None = None) -> Iterator[bytes]:
-    """A batch as serialised SampleResponse messages of about CHUNK_BYTES, the last with end_of_batch.
+def batch_responses(
+    batch: int, blobs: Sequence[bytes], draws: Draws | None = None, *, released: bool = True
+) -> Iterator[bytes]:
+    """A batch as serialised SampleResponse messages of about CHUNK_BYTES; if released the last ends it.
 
     With draws that have importance weights each message also says these of its episodes, and their indices.
     """
@@ -36,8 +38,14 @@ def batch_responses(batch: int, blobs: Sequence[bytes], draws: Draws | None = No
         if draws is not None and draws.importance:
             parts.append(_drawn(draws.indices[place], draws.importance[place]))
         size += len(blob)
-    parts.append(pb.SampleResponse(end_of_batch=True).SerializeToString())
+    if released:
+        parts.append(pb.SampleResponse(end_of_batch=True).SerializeToString())
     yield b"".join(parts)
+
+
+def release(batch: int) -> bytes:
+    """The end of a batch whose episodes were sent before."""
+    return pb.SampleResponse(batch=batch, end_of_batch=True).SerializeToString()
 
 
 def end_of_run() -> bytes:

@@ -42,7 +42,9 @@ class ReplayDouble(ReplayServicer):
     faults: deque[Fault] = field(default_factory=deque)
     publish_faults: deque[grpc.StatusCode] = field(default_factory=deque)
     hold: threading.Event | None = None
-    """Set: the rate limiter lets the first batch go, which it holds until then."""
+    """Set: the rate limiter lets a batch go, which it holds until then."""
+    hold_before: tuple[int, int] = (0, 0)
+    """Number of that batch, and how many of its messages are sent before."""
     edit: dict[int, list[pb.SampleResponse]] = field(default_factory=dict)
     """Messages sent in place of a batch's own."""
     opened: list[int] = field(default_factory=list)
@@ -81,10 +83,6 @@ class ReplayDouble(ReplayServicer):
             self.opened.append(first.open.consumed_batches)
             fault = self.faults.popleft() if self.faults else None
         number = first.open.consumed_batches
-        if self.hold is not None:
-            yield pb.SampleResponse(limiter=pb.LIMITER_HOLDS)
-            self.hold.wait()
-            yield pb.SampleResponse(limiter=pb.LIMITER_LETS_GO)
         for sent in range(self.total_batches - number):
             self._await_credit(credits, sent)
             if not context.is_active():
@@ -98,11 +96,22 @@ class ReplayDouble(ReplayServicer):
                         ended.wait()
                     return
                 context.abort(fault.code, "as told")
-            yield from messages
+            yield from self._holding(number + sent, messages)
         yield pb.SampleResponse(end_of_run=True)
         with self.changed:
             self.ended = True
             self.changed.notify_all()
+
+    def _holding(self, number, messages):
+        held, ahead = self.hold_before
+        if self.hold is None or number != held:
+            yield from messages
+            return
+        yield pb.SampleResponse(limiter=pb.LIMITER_HOLDS)
+        yield from messages[:ahead]
+        self.hold.wait()
+        yield pb.SampleResponse(limiter=pb.LIMITER_LETS_GO)
+        yield from messages[ahead:]
 
     def _await_credit(self, credits, sent):
         if not credits.acquire(blocking=False):

@@ -148,6 +148,10 @@ def _response(number, episodes, **fields):
     return pb.SampleResponse(batch=number, episodes=episodes, end_of_batch=True, **fields)
 
 
+def _ahead(number):
+    return pb.SampleResponse(batch=number, episodes=batch_episodes(number))
+
+
 def _truncated(episode):
     short = pb.Episode.FromString(episode.SerializeToString())
     short.payload = short.payload[:-1]
@@ -170,6 +174,8 @@ def _truncated(episode):
             ],
             "number 2 ends with 3 of 4 episodes",
         ),
+        ([_ahead(2), _ahead(2)], "number 2 has 8 episodes, not 4"),
+        ([_ahead(2), _response(3, [])], "number 2 ends with 4 of 4 episodes"),
         ([_response(2, batch_episodes(2), indices=[1, 2])], "has 2 indices and 0 importance weights for 4"),
         ([_response(2, [*batch_episodes(2)[1:], _truncated(batch_episodes(2)[0])])], "payload: "),
     ],
@@ -201,6 +207,38 @@ def test_a_prioritised_batch_says_how_it_was_drawn():
     for rank, place in enumerate(by_length):
         assert (batch.sampling.episode_P == rank).sum() == lengths[place]
     torch.testing.assert_close(batch.sampling.importance_P, importance[batch.sampling.episode_P])
+
+
+def test_a_batch_that_was_sent_ahead_waits_unpacked_for_its_release():
+    messages = [_ahead(2), pb.SampleResponse(batch=2, end_of_batch=True)]
+    double = ReplayDouble(edit={2: messages}, hold=threading.Event(), hold_before=(2, 1))
+    size = sum(len(e.payload) for number in range(3) for e in batch_episodes(number))
+    with serving(double) as settings, reading(settings) as reader, ThreadPoolExecutor() as pool:
+        assert_is_batch(next(reader), 0)
+        assert_is_batch(next(reader), 1)
+        third = pool.submit(next, reader)
+        while reader.stats().received_bytes < size:  # it is here, and unpacked
+            assert not third.done()
+        decoded_s = reader.stats().decode_s
+        assert not third.done()
+        double.hold.set()
+        assert_is_batch(third.result(), 2)
+        assert_reads_all(reader, range(3, 10))
+        assert decoded_s > 0
+
+
+def test_what_was_sent_ahead_is_dropped_with_its_stream():
+    ahead = [_ahead(2), pb.SampleResponse(batch=2, end_of_batch=True)]
+    double = ReplayDouble(edit={2: ahead}, faults=deque([Fault(batches=2, messages=1)]))
+    with serving(double) as settings, reading(settings) as reader:
+        assert_reads_all(reader, range(10))
+    assert len(double.opened) == 2
+
+
+def test_what_is_not_released_before_the_end_of_the_run_is_not_trained_on():
+    double = ReplayDouble(total_batches=3, edit={2: [_ahead(2)]})
+    with serving(double) as settings, reading(settings) as reader:
+        assert_reads_all(reader, range(2))
 
 
 def test_a_run_is_not_complete_while_batches_wait():

@@ -8,7 +8,7 @@ from grpc import StatusCode
 from protos import replay_pb2 as pb
 from replay.wire import CHUNK_BYTES
 from tests.episodes import EnvSpec, make_episode
-from tests.replay.running import BATCH_SIZE, codec, message, payload, refused
+from tests.replay.running import BATCH_SIZE, TIMEOUT_S, codec, message, payload, refused
 
 
 async def fill(client, episodes, *, session="session-1", first=1):
@@ -96,6 +96,69 @@ async def test_a_stream_that_the_limiter_holds_is_told_so_once(replay):
             await client.insert(message(seq))
         assert (await second).number == 1
         assert stream.limiter == [pb.LIMITER_HOLDS, pb.LIMITER_LETS_GO]
+
+
+async def read_response(stream):
+    return await asyncio.wait_for(stream.call.read(), TIMEOUT_S)
+
+
+async def test_a_held_batch_is_sent_ahead_and_released_when_it_falls_due(replay):
+    async with replay(samples_per_insert=BATCH_SIZE) as client:
+        await client.register()
+        await fill(client, 4)
+        stream = client.sampling()
+        await stream.open(credits=6)
+        assert [(await stream.batch()).number for _ in range(4)] == [0, 1, 2, 3]
+        assert (await read_response(stream)).limiter == pb.LIMITER_HOLDS
+        ahead = await read_response(stream)
+        assert (ahead.batch, len(ahead.episodes), ahead.end_of_batch) == (4, BATCH_SIZE, False)
+        assert (await client.status()).counters.samples == 4 * BATCH_SIZE, "it counts as nothing"
+        await client.insert(message(5), message(6))
+        assert (await read_response(stream)).limiter == pb.LIMITER_LETS_GO
+        assert await read_response(stream) == pb.SampleResponse(batch=4, end_of_batch=True)
+        assert (await stream.batch()).number == 5
+        assert (await client.status()).counters.samples == 6 * BATCH_SIZE
+
+
+async def test_a_batch_that_was_sent_ahead_and_not_released_is_drawn_anew(replay):
+    async with replay(samples_per_insert=BATCH_SIZE, total_env_steps=30) as client:
+        await client.register()
+        await fill(client, 4)
+        first = client.sampling()
+        await first.open(credits=5)
+        for _ in range(4):
+            await first.batch()
+        assert (await read_response(first)).limiter == pb.LIMITER_HOLDS
+        assert not (await read_response(first)).end_of_batch
+        second = client.sampling()
+        await second.open(credits=5, consumed=4)
+        with refused(StatusCode.FAILED_PRECONDITION, "another Sample stream"):
+            await read_response(first)
+        await fill(client, 2, first=5)
+        assert [(await second.batch()).number for _ in range(2)] == [4, 5]
+        assert await second.batch() is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"samples_per_insert": BATCH_SIZE, "insert_lead_episodes": 0},
+        {"samples_per_insert": BATCH_SIZE - 1},
+        {"samples_per_insert": BATCH_SIZE, "tables": {"default": {"min_episodes": 5}}},
+        {"samples_per_insert": BATCH_SIZE, "tables": {"default": {"sampler": "prioritised"}}},
+    ],
+    ids=["lockstep", "several episodes make one due", "too few to draw from", "an account"],
+)
+async def test_what_is_not_sent_ahead(replay, settings):
+    async with replay(**settings) as client:
+        await client.register()
+        await fill(client, 4)
+        stream = client.sampling()
+        await stream.open(credits=100)
+        while not (response := await read_response(stream)).limiter:
+            assert response.end_of_batch
+        await fill(client, 4, first=5)
+        assert (await read_response(stream)).limiter == pb.LIMITER_LETS_GO, "comes next after HOLDS"
 
 
 async def test_without_credits_nothing_is_held(replay):
