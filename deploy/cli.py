@@ -302,6 +302,7 @@ def profile(
 
       vdfd profile --algo qmix --map 2s3z --actor-steps 0 learner.device=cuda learner.batch_size=64
     """
+    let_idle_threads_sleep()
     from deploy.profile import profile as measure
 
     measure(sources, out=out, learner_steps=learner_steps, actor_steps=actor_steps)
