@@ -40,11 +40,8 @@ class ReceivedBatch:
         self.released = part.response.end_of_batch
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Release:
-    """A batch that was handed out before may be trained on."""
-
-    number: int
+    """The batch that was handed out last may be trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +85,7 @@ def assemble_batches(parts: Iterable[BatchPart], batch_size: int) -> Iterator[Re
         batch.add(part)
         if response.end_of_batch or (part.episodes and len(batch.episodes) >= batch_size):
             _check(batch, batch_size)
-            yield Release(number=batch.number) if whole else batch
+            yield Release() if whole else batch
             whole = True
         if response.end_of_batch:
             batch, whole = None, False

@@ -126,7 +126,8 @@ class Sampler:
         number = checked_batch_number("open.consumed_batches", credits.consumed)
         changes, stream = self._storage.changes, await table.open_stream(number)
         waiting_since: float | None = None
-        held, ahead = False, list[Batch]()
+        held = False
+        ahead: Batch | None = None
         while True:
             changed, added = changes.event(Topic.EPISODES), credits.added()
             credits.check()
@@ -142,7 +143,7 @@ class Sampler:
                     held = False
                     yield Limiter.LETS_GO
                 for _ in range(reservation.granted):
-                    batch = ahead.pop() if ahead else await self._batch(table, number, reservation)
+                    batch, ahead = ahead or await self._batch(table, number, reservation), None
                     if batch is None:
                         break
                     credits.take()
@@ -155,10 +156,10 @@ class Sampler:
                 if most and not held:
                     held = True
                     yield Limiter.HOLDS
-                    if not ahead and _may_go_ahead(table.rules, reservation):
+                    if ahead is None and _may_go_ahead(table.rules, reservation):
                         batch = await self._uniform_batch(table, number, reservation)
-                        ahead.append(replace(batch, released=False))
-                        yield ahead[0]
+                        ahead = replace(batch, released=False)
+                        yield ahead
                 await changes.wait(changed, added)
 
     async def _reserve(self, table: Table, stream: int, number: int, most: int, consumed: int) -> Reservation:
