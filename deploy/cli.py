@@ -11,8 +11,10 @@ import typer
 from common.errors import BadInputError, FatalError
 from deploy.cli_options import MANUAL_RUN_DIR, RunDirOption, client_config, prepare, takes_configuration
 from deploy.cli_replay import replay
-from deploy.config import Sources, config_text, load_config
+from deploy.config import Sources, config_text, load_config, save_config
 from deploy.keys import settings_fields
+from deploy.run_dir import RunDir, make_directory
+from deploy.settings import Config
 from learner.idle_threads import let_idle_threads_sleep
 
 _HELP = """Trains cooperative agents with VDFD or QMIX.
@@ -90,6 +92,7 @@ def learner(sources: Sources, run_dir: RunDirOption = MANUAL_RUN_DIR) -> None:
     """
     config = client_config(sources)
     let_idle_threads_sleep()
+    _keep_config(config, run_dir)
     from learner.main import run_learner
 
     run_learner(
@@ -267,7 +270,7 @@ def plot(
 
     Examples:
 
-      vdfd plot runs/smax --out docs/experiments --presets vdfd,qmix,vdn
+      vdfd plot runs/smax --out plots/smax --presets vdfd,qmix,vdn
 
       vdfd plot --health runs/vdfd-smax-3m-seed1-20260101-120000
     """
@@ -324,6 +327,14 @@ def show_config(
         return
     for key, field in settings_fields():
         print(f"{key}: {' '.join((field.description or '').split())}")
+
+
+def _keep_config(config: Config, run_dir: Path) -> None:
+    """Of a part that was started by hand: plots and evaluations read it. The launcher's is there already."""
+    files = RunDir(run_dir)
+    if not files.config.exists():
+        make_directory(run_dir, "--run-dir")
+        save_config(config, files.config)
 
 
 def main() -> None:

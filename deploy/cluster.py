@@ -19,11 +19,10 @@ import grpc.aio
 from common import rpc
 from common.lifecycle import EXIT_KILLED_TWICE
 from deploy.commands import process_specs
-from deploy.run_dir import RunDir, write_json
+from deploy.run_dir import RunDir
 from deploy.run_status import RunStatus
 from deploy.settings import Config
 from deploy.snapshot import Snapshot
-from deploy.summary import summarise
 from deploy.supervisor import Supervisor
 from deploy.view import View
 
@@ -46,7 +45,7 @@ class Cluster:
         self._elapsed_saved_at = float("-inf")
 
     async def run(self) -> Snapshot | None:
-        """The run's last state, after summary.json was written; None if the run was stopped before its end.
+        """The run's last state; None if the run was stopped before its end.
 
         Raises FatalError, with everything stopped, when a process had to be given up.
         """
@@ -61,8 +60,6 @@ class Cluster:
                 last = await self._last_look(status)
             finally:
                 await self._end(status, "stopping" if last is None else "finished")
-        if last is not None:
-            write_json(self._run_dir.summary, summarise(self._config, last))
         return last
 
     async def _start(self, status: RunStatus, channel: grpc.aio.Channel) -> None:

@@ -3,6 +3,7 @@
 import re
 import sys
 from itertools import count
+from pathlib import Path
 
 from deploy.run_dir import RunDir
 from deploy.run_status import RunStatus
@@ -19,7 +20,7 @@ def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address
     def command(role: str, *options: str) -> tuple[str, ...]:
         # One machine, so each process needs a port of its own; 0 gives all of them any.
         metrics = (f"metrics.port={next(ports)}",) if config.metrics.serve and config.metrics.port else ()
-        return _command((role,), run_dir, address, *options, *metrics)
+        return _command((role,), run_dir.config, address, *options, *metrics)
 
     replay = ProcessSpec(
         name="replay",
@@ -38,7 +39,7 @@ def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address
         into = ("--table", config.learner.table)
         importer = ProcessSpec(
             name="import",
-            command=_command(("replay", "import", config.run.dataset), run_dir, address, *into),
+            command=_command(("replay", "import", config.run.dataset), run_dir.config, address, *into),
             stop_order=0,
             stop_timeout_s=limits.actor_stop_s,
             is_done=_done,
@@ -65,20 +66,20 @@ def process_specs(config: Config, run_dir: RunDir, status: RunStatus, *, address
     return [replay, learner, *actors, evaluator]
 
 
-def replay_command(config: Config, run_dir: RunDir, *, address: str) -> tuple[str, ...]:
-    """Of a run's replay service alone."""
+def replay_command(config: Config, file: Path, run_dir: RunDir, *, address: str) -> tuple[str, ...]:
+    """Of a run's replay service alone, with the configuration that has been saved as `file`."""
     options = ("--run-dir", str(run_dir.root), *_own_keys(config, run_dir), "metrics.serve=false")
-    return _command(("replay",), run_dir, address, *options)
+    return _command(("replay",), file, address, *options)
 
 
 async def _done() -> bool:
     return True
 
 
-def _command(words: tuple[str, ...], run_dir: RunDir, address: str, *options: str) -> tuple[str, ...]:
+def _command(words: tuple[str, ...], file: Path, address: str, *options: str) -> tuple[str, ...]:
     # -P: a folder of the same name where the command was given must not be taken for ours.
     python = (sys.executable, "-P", "-m", "deploy.cli")
-    return (*python, *words, "--config", str(run_dir.config), "--address", address, *options)
+    return (*python, *words, "--config", str(file), "--address", address, *options)
 
 
 def _own_keys(config: Config, run_dir: RunDir) -> list[str]:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from actor.registry import check_environment
+from common.durable import replace_file
 from common.errors import BadInputError
 from deploy import yaml_text
 from deploy.keys import check_keys, nearest_key, nearest_name, takes_text
@@ -53,9 +54,7 @@ def load_config(sources: Sources) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the whole configuration; loading the file gives an equal one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(config_text(config), encoding="utf-8")
-    partial.replace(path)
+    replace_file(path, config_text(config))
 
 
 def config_text(config: Config) -> str:

@@ -20,6 +20,7 @@ from common.payload import encode_episode
 from common.profile import Profiled, Row, read_trace, rows_of
 from common.types import EncodedEpisode, EnvSpec
 from deploy.config import Sources, load_config
+from deploy.run_dir import make_directory
 from deploy.scratch_service import scratch_service
 from deploy.settings import Config
 from learner.algorithms.registry import build_algorithm
@@ -37,10 +38,7 @@ def profile(sources: Sources, *, out: Path, learner_steps: int, actor_steps: int
     config = load_config(sources)
     device = choose_device(config.learner.device)
     check_environment(config.env).check_installed(config.env)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInputError(f"--out {out} cannot be made a directory: {error.strerror}.") from error
+    make_directory(out, "--out")
     torch.set_num_threads(config.actor.threads)
     environment = make_environment(config.env, copies=config.actor.copies, threads=config.actor.threads)
     with contextlib.closing(environment):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.durable import replace_file
 from common.errors import BadInputError, FatalError
 from deploy.settings import Config
 
@@ -42,12 +43,8 @@ class RunDir:
             raise BadInputError(
                 f"{root} exists already: go on with that run by --resume {root}, or choose another --run-dir."
             )
-        run_dir = cls(root)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInputError(f"Run directory {root} cannot be made: {error.strerror}.") from error
-        return run_dir
+        make_directory(root, "--run-dir")
+        return cls(root)
 
     @classmethod
     def existing(cls, root: Path) -> "RunDir":
@@ -65,11 +62,19 @@ class RunDir:
         """What the run has taken before this start."""
         if not self._elapsed.exists():
             return Elapsed()
-        return Elapsed(**json.loads(self._elapsed.read_text(encoding="utf-8")))
+        return Elapsed(**_read_json(self._elapsed))
 
     def save_elapsed(self, elapsed: Elapsed) -> None:
         """Notes it for a later --resume."""
-        write_json(self._elapsed, asdict(elapsed))
+        _write_json(self._elapsed, asdict(elapsed))
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """What a run that is complete came to; None while there is no summary."""
+        return _read_json(self.summary) if self.summary.exists() else None
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """From then on the run counts as complete."""
+        _write_json(self.summary, summary)
 
 
 @contextlib.contextmanager
@@ -83,14 +88,31 @@ def locked_directory(root: Path, command: str) -> Iterator[None]:
         yield
 
 
+def make_directory(path: Path, option: str) -> None:
+    """Makes what `option` names, unless it is there; BadInputError if it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"{option} {path} cannot be made a directory: {error.strerror}.") from error
+
+
 def default_name(config: Config) -> str:
     """The name of a new run directory: what is trained, and when it was started."""
     what = (config.run.preset, config.env.name, config.env.map, f"seed{config.run.seed}")
     return "-".join((*what, time.strftime("%Y%m%d-%H%M%S")))
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    replace_file(path, json.dumps(values, indent=2) + "\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"{path} cannot be read ({error}): remove it, and the run makes it anew when it goes on."
+        ) from error
+    return values

@@ -4,7 +4,9 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from common.errors import EXIT_STOPPED, FatalError
 from common.lifecycle import StopSignal
@@ -12,6 +14,7 @@ from common.settings import RpcSettings
 from deploy import child
 from deploy.address import claim_address
 from deploy.commands import replay_command
+from deploy.config import save_config
 from deploy.run_dir import RunDir
 from deploy.settings import Config
 from deploy.supervisor import child_environment, log_tail
@@ -23,9 +26,12 @@ _LOCAL = "127.0.0.1:0"
 def serving_stopped_run(config: Config, files: RunDir, stop: StopSignal) -> Iterator[RpcSettings]:
     """Starts the service on the run's data, on this machine alone, and stops it at the end.
 
-    Raises FatalError if the run is going on or the service cannot be started.
+    `config` is for this time only: the run's own file stays as it is. Raises FatalError if the run is going
+    on or the service cannot be started.
     """
-    with files.locked():
+    with files.locked(), tempfile.TemporaryDirectory(prefix="vdfd-") as folder:
+        file = Path(folder) / files.config.name
+        save_config(config, file)
         files.logs.mkdir(exist_ok=True)
         log = files.logs / "replay.log"
         address = claim_address(_LOCAL)
@@ -33,7 +39,7 @@ def serving_stopped_run(config: Config, files: RunDir, stop: StopSignal) -> Iter
             process = subprocess.Popen(
                 (
                     *(sys.executable, "-I", "-S", child.__file__, str(os.getpid())),
-                    *replay_command(config, files, address=address),
+                    *replay_command(config, file, files, address=address),
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

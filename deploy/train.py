@@ -15,6 +15,7 @@ from deploy.formatting import duration
 from deploy.run_dir import RunDir, default_name
 from deploy.settings import Config
 from deploy.snapshot import LAST_EVALUATIONS, Snapshot
+from deploy.summary import summarise
 from deploy.view import open_view
 
 # Port 0: the launcher chooses a free one, so that several runs can share a machine.
@@ -55,6 +56,7 @@ def resume(sources: Sources, run_dir: Path) -> int:
     before = load_config(Sources(file=files.config))
     config = load_config(dataclasses.replace(sources, file=files.config))
     _check_same_run(before, config)
+    _check_episodes(config, files)
     _check_played(config)
     if files.summary.exists() and config.run.env_steps == before.run.env_steps:
         raise BadInputError(
@@ -73,12 +75,15 @@ def _train(config: Config, files: RunDir, address: str) -> int:
         view = open_view(log_interval_s=config.supervisor.log_interval_s)
         try:
             last = asyncio.run(Cluster(config, files, view, address=address).run())
+            if last is not None:
+                _draw_world_model(config, files)
+                files.write_summary(summarise(config, last))
         except FatalError as error:
             raise FatalError(f"{error}\n{_how_to_resume(files)}", code=error.code) from error
+        except OSError as error:
+            raise FatalError(f"{files.root} cannot be used: {error}.\n{_how_to_resume(files)}") from error
         finally:
             view.close()
-        if last is not None:
-            _draw_world_model(config, files)
     print(_how_to_resume(files) if last is None else _result(last, files))
     return EXIT_STOPPED if last is None else 0
 
@@ -97,6 +102,14 @@ def _check_played(config: Config) -> None:
         check_fits_dataset(config)
     else:
         check_environment(config.env).check_installed(config.env)
+
+
+def _check_episodes(config: Config, files: RunDir) -> None:
+    """A learner's own directory has its checkpoints, not what the service knows of the run."""
+    if files.checkpoints.is_dir() and not (config.replay.redis_url or files.redis.is_dir()):
+        raise BadInputError(
+            f"{files.root} holds a learner's files only: its run goes on where its replay service is."
+        )
 
 
 def _check_same_run(before: Config, now: Config) -> None:

@@ -22,6 +22,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from common.durable import sync
 from common.errors import FatalError
 from common.settings import AgentSettings
 from common.types import EnvSpec, Weights
@@ -143,9 +144,9 @@ def _write(final: Path, files: dict[str, bytes]) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    _sync_directory(unfinished)
+    sync(unfinished)
     unfinished.rename(final)
-    _sync_directory(final.parent)
+    sync(final.parent)
 
 
 def _read(directory: Path, names: tuple[str, ...]) -> dict[str, bytes]:
@@ -185,14 +186,6 @@ def _remove(directory: Path) -> None:
 def _remove_unfinished(root: Path) -> None:
     for leftover in root.glob(f"{UNFINISHED}*"):
         shutil.rmtree(leftover)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(data: bytes) -> str:

@@ -5,11 +5,11 @@ the directory gets its name. What a killed writer leaves behind is removed by th
 """
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.durable import sync
 from common.errors import BadInputError, FatalError
 from common.payload import raw_size
 from common.types import EnvSpec
@@ -65,7 +65,7 @@ class DatasetWriter:
         )
         path = self._root / manifest.NAME
         path.write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        _sync(path)
+        sync(path)
         return made
 
     def abandon(self) -> None:
@@ -81,7 +81,7 @@ class DatasetWriter:
             return
         shard, path = self._open, self._path()
         shard.close()
-        _sync(path)
+        sync(path)
         self._shards.append(
             Shard(
                 file=path.name,
@@ -110,9 +110,9 @@ def writing(root: Path, spec: EnvSpec, *, shard_bytes: int = SHARD_BYTES) -> Ite
                 _clear(partial)
                 yield writer
                 (partial / ".lock").unlink()
-                _sync(partial)
+                sync(partial)
                 partial.rename(root)
-                _sync(root.parent)
+                sync(root.parent)
             except BaseException:
                 writer.abandon()
                 if partial.exists():
@@ -132,11 +132,3 @@ def _clear(partial: Path) -> None:
     for left in partial.iterdir():
         if left.name != ".lock":
             left.unlink()
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

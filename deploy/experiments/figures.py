@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from deploy.experiments.results import Point, RunResult
+from deploy.experiments.statistics import common_steps
 from deploy.experiments.tables import Groups, Task
 
 _PANEL_INCHES = (3.6, 2.8)
@@ -67,12 +68,13 @@ def draw_curves(out: Path, groups: Groups, algorithms: Sequence[str], quantity: 
 
 
 def curve(runs: Sequence[RunResult], quantity: Quantity) -> Iterator[tuple[int, float, float, int]]:
-    """(env_steps, mean, standard deviation, runs) wherever a run was evaluated; of one run it is 0."""
-    values: dict[int, list[float]] = {}
-    for run in runs:
-        for point in run.points:
-            values.setdefault(point.env_steps, []).append(quantity.of(point))
-    for env_steps, found in sorted(values.items()):
+    """(env_steps, mean, standard deviation, runs) wherever all runs were evaluated; of one run it is 0.
+
+    It ends where the first run does: a mean that loses a seed on its way jumps, and says nothing.
+    """
+    by_step = [{point.env_steps: quantity.of(point) for point in run.points} for run in runs]
+    for env_steps in common_steps(runs):
+        found = [values[env_steps] for values in by_step]
         deviation = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
         yield env_steps, float(np.mean(found)), deviation, len(found)
 
@@ -82,11 +84,10 @@ def _draw_panel(
 ) -> None:
     shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.8, len(algorithms)))
     for number, name in enumerate(algorithms):
-        if (task, name) not in groups:
+        found = list(curve(groups.get((task, name), ()), quantity))
+        if not found:
             continue
-        steps, means, deviations, _ = (
-            np.array(x) for x in zip(*curve(groups[task, name], quantity), strict=True)
-        )
+        steps, means, deviations, _ = (np.array(x) for x in zip(*found, strict=True))
         low, high = means - deviations, means + deviations
         if quantity.is_share:
             low, high = low.clip(0, 1), high.clip(0, 1)
@@ -121,7 +122,7 @@ def _draw_legend(figure: Figure, panels: Sequence[Axes]) -> None:
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=min(6, len(handles)),
+        ncols=min(6, len(handles)) or 1,
         frameon=False,
     )
 

@@ -1,7 +1,6 @@
 """`vdfd experiment`: all runs of a file, and what came out of them."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from deploy.experiments.plan import PlannedRun, Progress, load_plan
 from deploy.experiments.runner import Runner
 from deploy.experiments.view import open_view
 from deploy.formatting import duration
-from deploy.run_dir import locked_directory
+from deploy.run_dir import locked_directory, make_directory
 
 
 def run_experiment(file: Path, root: Path | None, *, jobs: int | None, dry_run: bool) -> int:
@@ -26,7 +25,7 @@ def run_experiment(file: Path, root: Path | None, *, jobs: int | None, dry_run: 
         return 0
     for run in runs:
         check_environment(run.config.env).check_installed(run.config.env)
-    root.mkdir(parents=True, exist_ok=True)
+    make_directory(root, "--dir")
     with locked_directory(root, "vdfd experiment"):
         (root / "experiment.yaml").write_bytes(file.read_bytes())
         intervals = runs[0].config.supervisor
@@ -59,8 +58,8 @@ def _print_runs(runs: Sequence[PlannedRun]) -> None:
 
 
 def _result(run: PlannedRun) -> tuple[str, str, str]:
-    if run.progress() is not Progress.DONE:
+    summary = run.files.read_summary()
+    if summary is None or run.progress() is not Progress.DONE:
         return "", "", ""
-    summary = json.loads(run.files.summary.read_text(encoding="utf-8"))
     rate = summary["test_win_rate_last3"]
     return f"{summary['env_steps']:,}", "" if rate is None else f"{rate:.3f}", duration(summary["wall_s"])

@@ -1,7 +1,6 @@
 """The plan of an experiment: maps x presets x seeds from one file, checked before anything starts."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -78,10 +77,9 @@ class PlannedRun:
 
     def progress(self) -> Progress:
         """Its state on disk; one that has fewer steps than are planned now is to go on."""
-        if self.files.summary.exists():
-            summary = json.loads(self.files.summary.read_text(encoding="utf-8"))
-            if summary["env_steps"] >= self.env_steps:
-                return Progress.DONE
+        summary = self.files.read_summary()
+        if summary is not None and summary["env_steps"] >= self.env_steps:
+            return Progress.DONE
         return Progress.STARTED if self.files.config.exists() else Progress.NEW
 
     def left_by_early_death(self) -> bool:
@@ -99,6 +97,8 @@ def load_plan(file: Path, root: Path) -> tuple[ExperimentSettings, list[PlannedR
     settings = _read(file)
     combinations = itertools.product(settings.seeds, settings.maps, settings.presets)
     runs = [_plan_run(settings, root, seed, place, preset) for seed, place, preset in combinations]
+    if len({run.name for run in runs}) < len(runs):  # 3m and smax/3m
+        raise BadInputError(f"Experiment file {file}: maps has an entry twice.")
     for run in runs:
         _check_unchanged(run)
     return settings, runs

@@ -9,6 +9,7 @@ from deploy.experiments.figures import RETURN, WIN_RATE, draw_curves
 from deploy.experiments.health_page import draw_health
 from deploy.experiments.results import RunResult, collect, find_run_dirs, write_csv
 from deploy.experiments.tables import Groups, markdown_tables
+from deploy.run_dir import make_directory
 
 
 def plot_runs(paths: Sequence[Path], out: Path, *, algorithms: Sequence[str], unfinished: bool) -> None:
@@ -27,7 +28,7 @@ def plot_runs(paths: Sequence[Path], out: Path, *, algorithms: Sequence[str], un
     results = [run for run in results if run.algorithm in chosen]
     if not results:
         raise BadInputError("No run with an evaluation was found; --unfinished takes those that go on, too.")
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out, "--out")
     groups = _grouped(results)
     write_csv(out / "curves.csv", results)
     written = [out / "curves.csv", out / "tables.md"]
@@ -42,7 +43,7 @@ def plot_runs(paths: Sequence[Path], out: Path, *, algorithms: Sequence[str], un
 def plot_health(paths: Sequence[Path], out: Path | None) -> None:
     """Draws the page of every run directory with a world model, into itself or into `out`."""
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_directory(out, "--out")
     drawn = False
     for run_dir in itertools.chain.from_iterable(map(find_run_dirs, paths)):
         name = run_dir.root.resolve().name

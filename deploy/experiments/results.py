@@ -1,10 +1,10 @@
 """Results of runs: read from run directories and from the CSV that holds them, written as that CSV."""
 
 import csv
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.errors import BadInputError
 from deploy.config import Sources, load_config
@@ -89,14 +89,14 @@ def read_csv(path: Path) -> list[RunResult]:
     points: dict[tuple[str, str, str, int], list[Point]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise BadInputError(f"{path} has other columns than {','.join(COLUMNS)}.")
-        for row in reader:
-            try:
+        try:
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"other columns than {','.join(COLUMNS)}")
+            for row in reader:
                 key = (row["env"], row["map"], row["algorithm"], int(row["seed"]))
                 points.setdefault(key, []).append(_point_of_row(row))
-            except (TypeError, ValueError) as error:
-                raise BadInputError(f"{path}, line {reader.line_num}: {error}.") from error
+        except (TypeError, ValueError, csv.Error) as error:
+            raise BadInputError(f"{path}, line {reader.line_num}: {error}.") from error
     return [
         RunResult(env=env, map=map_name, algorithm=algorithm, seed=seed, points=_ordered(found))
         for (env, map_name, algorithm, seed), found in points.items()
@@ -123,11 +123,11 @@ def _result(run_dir: RunDir, points: tuple[Point, ...]) -> RunResult:
 
 
 def _points(run_dir: RunDir) -> tuple[Point, ...]:
-    return _ordered(_summary_points(run_dir) if run_dir.summary.exists() else _logged_points(run_dir))
+    summary = run_dir.read_summary()
+    return _ordered(_logged_points(run_dir) if summary is None else _summary_points(summary))
 
 
-def _summary_points(run_dir: RunDir) -> Iterator[Point]:
-    summary = json.loads(run_dir.summary.read_text(encoding="utf-8"))
+def _summary_points(summary: Mapping[str, Any]) -> Iterator[Point]:
     for entry in summary["evaluations"]:
         yield Point(
             env_steps=entry["env_steps"], win_rate=entry["win_rate"], mean_return=entry["mean_return"]

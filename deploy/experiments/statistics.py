@@ -36,20 +36,20 @@ class Estimate:
     high: float | None = None
 
 
-def last_value(run: RunResult) -> float:
-    """Mean Test Win Rate of the last evaluations."""
-    return float(np.mean([point.win_rate for point in run.points[-LAST_POINTS:]]))
-
-
 def common_steps(runs: Sequence[RunResult]) -> list[int]:
-    """The env_steps at which all runs were evaluated."""
-    return sorted(set.intersection(*({point.env_steps for point in run.points} for run in runs)))
+    """The env_steps at which all runs were evaluated; of no runs there are none."""
+    steps = [{point.env_steps for point in run.points} for run in runs]
+    return sorted(set.intersection(*steps)) if steps else []
+
+
+def last_value(run: RunResult, steps: Sequence[int]) -> float:
+    """Mean Test Win Rate at the last of `steps`. One step at least."""
+    return float(np.mean(_rates(run, steps[-LAST_POINTS:])))
 
 
 def area(run: RunResult, steps: Sequence[int]) -> float:
     """Area under the Test Win Rate over `steps`, over its width: a mean win rate. Two steps at least."""
-    rates = {point.env_steps: point.win_rate for point in run.points}
-    return float(trapezoid([rates[at] for at in steps], steps) / (steps[-1] - steps[0]))
+    return float(trapezoid(_rates(run, steps), steps) / (steps[-1] - steps[0]))
 
 
 def interquartile_mean(samples_S: Samples) -> Estimate:
@@ -79,6 +79,11 @@ def difference(samples_S: Samples, others_S: Samples) -> Estimate:
         return (sum(means[:maps]) - sum(means[maps:])) / maps
 
     return _estimate([*samples_S, *others_S], statistic)
+
+
+def _rates(run: RunResult, steps: Sequence[int]) -> list[float]:
+    rates = {point.env_steps: point.win_rate for point in run.points}
+    return [rates[at] for at in steps]
 
 
 def _estimate(samples_S: Samples, statistic: Callable[..., Any]) -> Estimate:

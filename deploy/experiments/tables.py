@@ -1,23 +1,23 @@
 """The tables of an experiment in Markdown: last values, areas under the curve, differences of areas."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from deploy.experiments import statistics
 from deploy.experiments.results import RunResult
-from deploy.experiments.statistics import Estimate, Samples
+from deploy.experiments.statistics import Estimate
 
 Task = tuple[str, str]
 Groups = Mapping[tuple[Task, str], Sequence[RunResult]]
 """Runs with different seeds, by task and algorithm."""
 
 _INTRODUCTION = f"""\
-Last value: mean Test Win Rate of a run's last {statistics.LAST_POINTS} evaluations; of several runs the
-interquartile mean. Area: area under the Test Win Rate over its width, from the first to the last evaluation
-that all runs of the map have; of several runs the mean. In brackets: 95 % intervals, bootstrapped over seeds
-(within each map).
+Of the evaluations that all runs of a map have: last value is the mean Test Win Rate of the last
+{statistics.LAST_POINTS}, of several runs the interquartile mean; area is the area under the Test Win Rate
+over its width, from the first to the last, of several runs the mean. In brackets: 95 % intervals,
+bootstrapped over seeds (within each map).
 """
 
 
@@ -65,22 +65,29 @@ def _difference_rows(
 ) -> Iterator[tuple[str, ...]]:
     if any(len(common) < 2 for common in steps.values()):
         return
-    areas = {name: [_areas(groups[task, name], steps[task]) for task in steps] for name in names}
+    areas = {
+        name: [_each(statistics.area, groups[task, name], steps[task]) for task in steps] for name in names
+    }
     for one, other in itertools.combinations(names, 2):
         found = statistics.difference(areas[one], areas[other])
         yield title, f"{one} - {other}", _text(found, signed=True)
 
 
 def _values(runs: Sequence[Sequence[RunResult]], steps: Sequence[Sequence[int]]) -> tuple[str, str]:
-    last: Samples = [np.array([statistics.last_value(run) for run in group]) for group in runs]
+    if not all(steps):
+        return "--", "--"
+    last = [_each(statistics.last_value, group, common) for group, common in zip(runs, steps, strict=True)]
+    value = _text(statistics.interquartile_mean(last))
     if any(len(common) < 2 for common in steps):
-        return _text(statistics.interquartile_mean(last)), "--"
-    areas = [_areas(group, common) for group, common in zip(runs, steps, strict=True)]
-    return _text(statistics.interquartile_mean(last)), _text(statistics.mean(areas))
+        return value, "--"
+    areas = [_each(statistics.area, group, common) for group, common in zip(runs, steps, strict=True)]
+    return value, _text(statistics.mean(areas))
 
 
-def _areas(runs: Sequence[RunResult], steps: Sequence[int]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    return np.array([statistics.area(run, steps) for run in runs])
+def _each(
+    figure: Callable[[RunResult, Sequence[int]], float], runs: Sequence[RunResult], steps: Sequence[int]
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    return np.array([figure(run, steps) for run in runs])
 
 
 def _runs(groups: Groups, task: Task) -> list[RunResult]:

@@ -159,6 +159,24 @@ def test_a_run_goes_on_as_what_it_is(vdfd, finished_run, arguments, said):
     assert sorted(path.name for path in finished_run.iterdir()) == before
 
 
+def test_a_learner_alone_keeps_its_configuration_for_plots_and_evaluations(vdfd, tmp_path):
+    run_dir = tmp_path / "run"
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        for name in ("2s3z", "3m"):
+            code, _, error = vdfd(
+                *("learner", "--address", address, "--run-dir", run_dir, "--map", name),
+                "rpc.connect_timeout_s=0.1",
+            )
+            assert (code, error.count("\n")) == (EXIT_FAILURE, 1), error
+    assert load_config(Sources(file=run_dir / "config.yaml")).env.map == "2s3z"
+    (run_dir / "checkpoints").mkdir()
+    code, _, error = vdfd("train", "--resume", run_dir)
+    assert code == EXIT_BAD_INPUT
+    assert "goes on where its replay service is" in error
+
+
 def test_redis_that_cannot_be_reached_ends_the_run_before_it_begins(tmp_path):
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))

@@ -48,6 +48,13 @@ def test_elapsed_time_outlives_the_launcher(tmp_path):
     assert RunDir(tmp_path).elapsed() == Elapsed(wall_s=12.5, restarts=3)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_a_broken_file_is_named_with_what_to_do(tmp_path, content):
+    (tmp_path / "elapsed.json").write_bytes(content)
+    with pytest.raises(BadInputError, match=r"elapsed\.json cannot be read .* remove it"):
+        RunDir(tmp_path).elapsed()
+
+
 HOLDER = """
 import sys
 from pathlib import Path

@@ -67,6 +67,7 @@ def test_a_run_is_what_the_file_says(plan):
         ("seeds: [1, 2]", "", "seeds is missing"),
         ("seeds: [1, 2]", "seeds: []", "seeds: .*at least 1"),
         ("seeds: [1, 2]", "seeds: [1, 1]", "seeds has an entry twice"),
+        ("maps: [3m,", "maps: [3m, smax/3m,", "maps has an entry twice"),
         ("[1, 2]", "[1, two]", r"seeds\.1"),
         ("qmix", "qmixx", '"qmixx": did you mean qmix'),
         ("3m", "3n", 'map "3n": did you mean 3m'),

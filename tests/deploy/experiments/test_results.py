@@ -63,6 +63,13 @@ def test_a_run_counts_once(trained, tmp_path):
         collect([trained("same")], unfinished=False)[0] and collect([tmp_path / "runs"], unfinished=False)
 
 
+def test_a_broken_summary_is_named_with_what_to_do(trained):
+    root = trained("one")
+    (root / "summary.json").write_text("")
+    with pytest.raises(BadInputError, match=r"summary\.json cannot be read .* remove it"):
+        collect([root], unfinished=False)
+
+
 def test_a_place_without_runs_is_named(tmp_path):
     with pytest.raises(BadInputError, match=f"{tmp_path} is no run directory"):
         collect([tmp_path], unfinished=True)

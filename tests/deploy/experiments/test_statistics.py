@@ -23,11 +23,14 @@ def test_the_area_is_a_mean_win_rate():
 
 def test_runs_are_compared_where_all_were_evaluated():
     assert statistics.common_steps([run(rates=(0,) * 5), run(rates=(0,) * 3)]) == [10, 20, 30]
+    assert statistics.common_steps([]) == []
 
 
 def test_the_last_value_is_a_mean_of_three():
-    assert statistics.last_value(run(rates=(1.0, 0.0, 0.25, 0.5))) == pytest.approx(0.25)
-    assert statistics.last_value(run(rates=(0.5,))) == 0.5
+    long = run(rates=(1.0, 0.0, 0.25, 0.5, 1.0))
+    assert statistics.last_value(long, [10, 20, 30, 40]) == pytest.approx(0.25)
+    assert statistics.last_value(long, [10, 30]) == pytest.approx(0.625)
+    assert statistics.last_value(long, [50]) == 1.0
 
 
 def test_the_interquartile_mean_leaves_out_a_quarter_on_each_side():
@@ -83,6 +86,18 @@ def test_the_tables_have_a_line_for_all_maps_only_of_what_was_run_on_all():
     assert "| smax 3m | vdfd - qmix | +0.000 [+0.000, +0.000] |" in text
 
 
-def test_runs_with_nothing_in_common_have_last_values_and_no_area():
+def test_one_evaluation_has_a_last_value_and_no_area():
     text = markdown_tables(grouped(run("vdfd", 1, (0.5,))), ["vdfd"])
     assert "| smax 3m | vdfd | 1 | 0.500 | -- | 10 to 10 |" in text
+
+
+def test_runs_with_nothing_in_common_are_not_compared():
+    text = markdown_tables(grouped(run("vdfd", 1, (0.5,)), run("vdfd", 2, ())), ["vdfd"])
+    assert "| smax 3m | vdfd | 2 | -- | -- | none in common |" in text
+
+
+def test_a_run_that_goes_on_is_compared_where_the_others_are():
+    """Its own last value would be that of more steps."""
+    runs = [run("vdfd", 1, (0.0, 0.25, 0.5, 1.0, 1.0)), run("qmix", 1, (0.0, 0.25, 0.5))]
+    text = markdown_tables(grouped(*runs), ["vdfd", "qmix"])
+    assert "| smax 3m | vdfd | 1 | 0.250 | 0.250 | 10 to 30 |" in text
