@@ -1,10 +1,14 @@
 """All that an algorithm needs to go on exactly, as named tensors."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 class Part(Protocol):
@@ -34,14 +38,33 @@ def load_parts(
     counters: Iterable[str],
     generator: torch.Generator,
 ) -> dict[str, int]:
-    """Puts a saved state back and returns the counters; raises ValueError when it does not fit."""
+    """Puts a saved state back and returns the counters; raises ValueError when it does not fit.
+
+    `generator` must be as it was seeded when the algorithm was made.
+    """
     try:
         for part, owner in parts.items():
             owner.load_state_dict(_below(f"{part}/", state))
-        generator.set_state(state["generator"].cpu())
-        return {name: int(state[name]) for name in counters}
+        numbers = {name: int(state[name]) for name in counters}
+        _restore(generator, state["generator"].cpu(), numbers)
+        return numbers
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"the saved state does not fit this algorithm: {error}") from error
+
+
+def _restore(generator: torch.Generator, saved: Tensor, counters: Mapping[str, int]) -> None:
+    """States of a CPU's and of a GPU's generator differ in size; neither can be made from the other."""
+    if saved.shape == generator.get_state().shape:
+        generator.set_state(saved)
+        return
+    # Not the seed alone: that would draw again what was drawn when the run began.
+    sequence = np.random.SeedSequence((generator.initial_seed(), *counters.values()))
+    generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+    log.warning(
+        "the state was saved on another kind of device than %s: training goes on with other random numbers, "
+        "not bit for bit as it would have there",
+        generator.device,
+    )
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -59,6 +59,28 @@ def test_saved_loaded_and_resumed_equals_never_stopped(name, optimiser):
 
 
 @EVERY
+def test_a_state_from_another_kind_of_device_goes_on_with_random_numbers_of_its_own(name, caplog):
+    """The state of a GPU's generator has 16 bytes."""
+    original = build(name)
+    original.train_step(ragged_batch())
+    saved = {**original.state_dict(), "generator": torch.zeros(16, dtype=torch.uint8)}
+    original.train_step(ragged_batch())
+    later = {**original.state_dict(), "generator": torch.zeros(16, dtype=torch.uint8)}
+
+    def resumed(state, seed=0):
+        algorithm = build(name, seed=seed)
+        algorithm.load_state_dict({key: value.clone() for key, value in state.items()})
+        return algorithm
+
+    first = resumed(saved)
+    assert "not bit for bit" in caplog.text
+    _same(_copy(first.online), {k[7:]: v for k, v in saved.items() if k.startswith("online/")})
+    _same(first.state_dict(), resumed(saved).state_dict())
+    states = [resumed(saved, seed=1), resumed(later), build(name), first]
+    assert len({algorithm.generator.get_state().numpy().tobytes() for algorithm in states}) == 4
+
+
+@EVERY
 def test_a_foreign_state_is_refused(name):
     state = build(name).state_dict()
     with pytest.raises(ValueError, match="does not fit"):
