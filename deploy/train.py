@@ -17,6 +17,7 @@ from deploy.settings import Config
 from deploy.snapshot import LAST_EVALUATIONS, Snapshot
 from deploy.summary import summarise
 from deploy.view import open_view
+from learner.settings import FIXED
 
 # Port 0: the launcher chooses a free one, so that several runs can share a machine.
 _DEFAULTS = {"rpc": {"address": "127.0.0.1:0"}}
@@ -27,12 +28,7 @@ _FIXED = (
     "run.dataset",
     "env",
     "agent",
-    "learner.algorithm",
-    "learner.batch_size",
-    "learner.table",
-    "learner.mixer",
-    "learner.world_model",
-    "learner.optimiser.name",
+    *(f"learner.{key}" for key in FIXED),
 )
 
 

@@ -183,12 +183,17 @@ class Learner:
         self._write({**figures, **_run_figures(self._monitor.status)})
         broken = [n for n, v in figures.items() if n.startswith("loss/") and not math.isfinite(v)]
         if broken:
-            newest = checkpoint.latest(self._context.run_dir)
-            raise FatalError(
-                f"{', '.join(broken)} was not finite between learner steps {self._step - steps + 1} and "
-                f"{self._step}; the newest checkpoint is {newest or 'not written yet'}: "
-                "resume from it, with a lower learner.optimiser.learning_rate if it happens again"
-            )
+            raise self._diverged(broken, steps)
+
+    def _diverged(self, broken: list[str], steps: int) -> FatalError:
+        """What to do about it; `steps` are those since the record before."""
+        newest = checkpoint.latest(self._context.run_dir)
+        rates = " or ".join(self._algorithm.learning_rates)
+        return FatalError(
+            f"{', '.join(broken)} was not finite between learner steps {self._step - steps + 1} and "
+            f"{self._step}; the newest checkpoint is {newest or 'not written yet'}: "
+            f"resume from it, with a lower {rates} if it happens again"
+        )
 
     def _write(self, figures: Mapping[str, float]) -> None:
         if figures:

@@ -142,3 +142,19 @@ class LearnerSettings(Settings):
     keep_checkpoints: PositiveInt = 3
     deterministic: bool = False
     """Bit-identical steps on the same machine; slower on a GPU."""
+
+
+FIXED = (
+    "algorithm",
+    "batch_size",
+    "table",
+    "mixer",
+    "qtran.embed_size",
+    "coma.critic_hidden_size",
+    *(f"world_model.{name}" for name in WorldModelSettings.model_fields if name != "optimiser"),
+    "world_model.optimiser.name",
+    "optimiser.name",
+)
+"""Keys of LearnerSettings that a run cannot change: they decide its networks, what the world model is trained
+to do, what an optimiser's state is, and what a batch number means. How far an optimiser steps is not among
+them: that is what has to change when a loss was not finite."""

@@ -1,5 +1,6 @@
 """What comes before training: the device, torch's settings, the service and the newest checkpoint."""
 
+import functools
 import logging
 import os
 import time
@@ -19,15 +20,13 @@ from common.types import EnvSpec
 from learner import checkpoint
 from learner.algorithms.base import Algorithm
 from learner.malloc import keep_freed_memory
-from learner.settings import LearnerSettings
+from learner.settings import FIXED, LearnerSettings
 from protos import replay_pb2 as pb
 from protos.replay_pb2_grpc import ReplayStub
 
 log = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 0.2
-MUST_MATCH = ("algorithm", "batch_size", "table", "mixer", "world_model")
-"""Settings that a run cannot change: they decide the networks and what a batch number means."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -98,9 +97,9 @@ def resume(
             path, f"environment's {field.name}", getattr(saved.spec, field.name), getattr(spec, field.name)
         )
     _check(path, "agent", saved.agent, agent)
-    for name in MUST_MATCH:
-        _check(path, f"learner.{name}", getattr(saved.settings, name), getattr(settings, name))
-    _check(path, "learner.optimiser.name", saved.settings.optimiser.name, settings.optimiser.name)
+    for key in FIXED:
+        was, is_now = (functools.reduce(getattr, key.split("."), of) for of in (saved.settings, settings))
+        _check(path, f"learner.{key}", was, is_now)
     try:
         algorithm.load_state_dict(saved.algorithm)
     except ValueError as error:

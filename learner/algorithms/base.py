@@ -23,6 +23,9 @@ class Algorithm(ABC):
     action_choice: ClassVar[ActionChoice] = "greedy"
     """What its actors must do when they don't explore."""
 
+    learning_rates: ClassVar[tuple[str, ...]] = ("learner.optimiser.learning_rate",)
+    """Keys of the settings that say how far it steps."""
+
     priorities_B: Tensor | None = None
     """New priorities of the last step's episodes, longest first, where their table asks for them."""
 

@@ -35,6 +35,7 @@ class Coma(Algorithm):
     """Agent network and critic, each with its own optimiser; only the critic has a target copy."""
 
     action_choice = "softmax"
+    learning_rates = (*Algorithm.learning_rates, "learner.coma.critic_learning_rate")
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ from learner.world_model import Beliefs, WorldModel
 class Vdfd(ValueDecomposition):
     """World model, imagination, mixing. Acting uses the agent network alone."""
 
+    learning_rates = (*ValueDecomposition.learning_rates, "learner.world_model.optimiser.learning_rate")
+
     def build_networks(self, agent: AgentNetwork) -> dict[str, nn.Module]:
         """Agent, mixer, world model, and the GRU that sums the imagined future up for the mixer."""
         spec, settings = self.spec, self.settings.world_model

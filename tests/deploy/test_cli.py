@@ -148,6 +148,10 @@ def finished_run(tmp_path):
         (["--steps", "2000", "--algo", "qmix"], "cannot change learner.algorithm"),
         (["--steps", "2000", "--seed", "2"], "cannot change run.seed"),
         (["--steps", "2000", "agent.hidden_size=8"], "cannot change agent"),
+        (["learner.world_model.horizon=2"], "cannot change learner.world_model.horizon"),
+        (["learner.world_model.optimiser.name=rmsprop"], "cannot change learner.world_model.optimiser.name"),
+        (["learner.world_model.optimiser.learning_rate=1e-4"], "give more by --steps"),
+        (["learner.optimiser.max_grad_norm=1"], "give more by --steps"),
         (["--preset", "qmix"], "leave --preset and --config out"),
     ],
 )

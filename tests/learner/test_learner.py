@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import threading
 from collections import deque
 
@@ -20,7 +21,7 @@ from common.types import Evaluation
 from learner import checkpoint
 from learner.algorithms.registry import ALGORITHMS
 from learner.main import run_learner
-from learner.settings import LearnerSettings
+from learner.settings import ComaSettings, LearnerSettings, OptimiserSettings, WorldModelOptimiserSettings
 from learner.startup import choose_device
 from protos import replay_pb2 as pb
 from tests.episodes import SPEC, make_episode
@@ -61,6 +62,12 @@ def learn(rpc, run_dir, *, stop=None, settings=SETTINGS, agent=AGENT, seed=7):
         run_dir=run_dir,
         stop=stop or StopSignal(),
     )
+
+
+def changed(section, **changes):
+    """SETTINGS with others in one section."""
+    inner = getattr(SETTINGS, section).model_copy(update=changes)
+    return SETTINGS.model_copy(update={section: inner})
 
 
 def records(run_dir):
@@ -161,24 +168,41 @@ def test_a_learner_that_failed_goes_on_from_its_last_checkpoint(tmp_path, uninte
     assert_same_training(tmp_path, run_dir)
 
 
-def test_a_loss_that_is_not_finite_ends_training_before_it_is_saved(tmp_path):
+LOWER = {
+    "qmix": "lower learner.optimiser.learning_rate if",
+    "vdfd": "lower learner.optimiser.learning_rate or learner.world_model.optimiser.learning_rate if",
+    "coma": "lower learner.optimiser.learning_rate or learner.coma.critic_learning_rate if",
+}
+
+
+@pytest.mark.parametrize("name", LOWER)
+def test_a_loss_that_is_not_finite_ends_training_before_it_is_saved(tmp_path, name):
+    loss = "loss/critic" if name == "coma" else "loss/td"
     episodes = [make_episode(length=3, seq=i) for i in range(1, BATCH_SIZE + 1)]
     broken = dataclasses.replace(episodes[0], reward=np.full(3, np.nan, dtype=np.float32))
     messages = [codec.episode_to_proto(payload.encode_episode(e)) for e in (broken, *episodes[1:])]
     edit = {7: [pb.SampleResponse(batch=7, episodes=messages, end_of_batch=True)]}
     with (
         serving(ReplayDouble(edit=edit)) as rpc,
-        pytest.raises(FatalError, match=r"loss/td.* between learner steps 7 and 8.*step_00000004: "),
+        pytest.raises(
+            FatalError, match=f"{loss}.* between learner steps 7 and 8.*step_00000004: .*{LOWER[name]}"
+        ),
     ):
-        learn(rpc, tmp_path)
+        learn(rpc, tmp_path, settings=SETTINGS.model_copy(update={"algorithm": name}))
     assert checkpoint.load(checkpoint.latest(tmp_path)).step == 4
-    assert [r["loss/td"] for r in records(tmp_path) if r["learner_step"] == 8] == [None]
+    assert [r[loss] for r in records(tmp_path) if r["learner_step"] == 8] == [None]
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"settings": SETTINGS.model_copy(update={"algorithm": "vdfd"})}, "learner.algorithm = qmix"),
+        ({"settings": changed("world_model", latent_size=8)}, "learner.world_model.latent_size = 16"),
+        ({"settings": changed("qtran", embed_size=8)}, "learner.qtran.embed_size = 64"),
+        (
+            {"settings": changed("world_model", optimiser=WorldModelOptimiserSettings(name="rmsprop"))},
+            "learner.world_model.optimiser.name = adam",
+        ),
         ({"agent": AgentSettings(hidden_size=9)}, "agent = hidden_size=8"),
         ({"spec": dataclasses.replace(SPEC, map="other")}, "environment's map = tiny"),
     ],
@@ -191,6 +215,22 @@ def test_a_checkpoint_of_another_configuration_is_not_taken_up(tmp_path, changes
     with serving(other) as rpc, pytest.raises(FatalError, match=f"step_00000010 was made with {problem}"):
         learn(rpc, tmp_path, **changes)
     assert other.published == []
+
+
+def test_a_checkpoint_is_taken_up_with_smaller_steps(uninterrupted, tmp_path):
+    """What the learner advises after a loss that was not finite."""
+    settings, run_dir = uninterrupted
+    shutil.copytree(run_dir / "checkpoints", tmp_path / "checkpoints")
+    smaller = {"learning_rate": 1e-5, "max_grad_norm": 1.0}
+    of_model = WorldModelOptimiserSettings(**smaller)
+    changes = {
+        "optimiser": OptimiserSettings(**smaller),
+        "world_model": settings.world_model.model_copy(update={"optimiser": of_model}),
+        "coma": ComaSettings(critic_learning_rate=1e-5),
+    }
+    with serving(ReplayDouble(total_batches=STEPS + 1)) as rpc:
+        learn(rpc, tmp_path, settings=settings.model_copy(update=changes))
+    assert checkpoint.load(checkpoint.latest(tmp_path)).step == STEPS + 1
 
 
 def test_a_learner_waits_for_the_first_actor_and_can_be_stopped_there(tmp_path):
