@@ -25,6 +25,8 @@ PRODUCT_NODES = 8
 
 def smoothing_weights(nodes: int) -> tuple[float, float]:
     """What S gives a node's own features, and the sum over all nodes."""
+    if nodes == 1:  # the sum is the node: I, and not as all of the sum, since others divide by the first
+        return 1.0, 0.0
     degree = 2.0 - 1.0 / nodes
     return (1.0 - 1.0 / nodes) / degree, 1.0 / (nodes * degree)
 

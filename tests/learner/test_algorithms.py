@@ -13,7 +13,15 @@ from learner.algorithms.value_decomposition import ValueDecomposition
 from learner.batching import decode_batch
 from learner.settings import OptimiserSettings
 from tests.episodes import SPEC
-from tests.learner.batches import EXPLORATION, SETTINGS, WORLD_MODEL, build, ragged_batch, ragged_episodes
+from tests.learner.batches import (
+    ALONE,
+    EXPLORATION,
+    SETTINGS,
+    WORLD_MODEL,
+    build,
+    ragged_batch,
+    ragged_episodes,
+)
 
 EVERY = pytest.mark.parametrize("name", ALGORITHMS)
 OF_VALUES = pytest.mark.parametrize(
@@ -39,6 +47,18 @@ def test_a_step_moves_every_parameter_and_no_target(name):
     for parameter, value in algorithm.online.state_dict().items():
         assert not torch.equal(value, before[parameter]), parameter
     _same(targets, _copy(algorithm.target))
+
+
+@EVERY
+def test_an_agent_alone_is_trained_and_measured(name):
+    algorithm, batch = build(name, spec=ALONE), ragged_batch(spec=ALONE)
+    before = _copy(algorithm.online)
+    for figures in (algorithm.train_step(batch), algorithm.health(batch)):
+        assert all(np.isfinite(float(value)) for value in figures.values())
+    for part in algorithm.online:
+        names = [parameter for parameter in before if parameter.startswith(f"{part}.")]
+        after = algorithm.online.state_dict()
+        assert not names or any(not torch.equal(after[parameter], before[parameter]) for parameter in names)
 
 
 @EVERY

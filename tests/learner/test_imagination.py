@@ -15,7 +15,7 @@ from learner.remainders import measure_fades
 from learner.settings import BranchMasks
 from learner.world_model import Beliefs, WorldModel, one_hot
 from tests.episodes import SPEC
-from tests.learner.batches import AGENT, WORLD_MODEL, ragged_batch
+from tests.learner.batches import AGENT, ALONE, WORLD_MODEL, ragged_batch
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def batch():
     return ragged_batch()
 
 
-def _setup(batch, **changes):
+def _setup(batch, spec=SPEC, **changes):
     torch.manual_seed(0)
     settings = WORLD_MODEL.model_copy(update=changes)
-    model, policy = WorldModel(SPEC, AGENT.hidden_size, settings), AgentNetwork(SPEC, AGENT)
+    model, policy = WorldModel(spec, AGENT.hidden_size, settings), AgentNetwork(spec, AGENT)
     hidden = torch.randn(*batch.obs_RNO.shape[:2], AGENT.hidden_size)
     _, beliefs = model.losses(batch, hidden, torch.Generator())
     beliefs = Beliefs(**{f.name: getattr(beliefs, f.name).detach() for f in fields(Beliefs)})
@@ -104,13 +104,14 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize("spec", [SPEC, ALONE], ids=["team", "alone"])
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_blocks_of_rows_are_imagined_as_the_whole(monkeypatch, batch, changes):
+def test_blocks_of_rows_are_imagined_as_the_whole(monkeypatch, changes, spec):
     """And compiled as by torch, where it is compiled."""
     for where in (module, compiled_imagination):
-        monkeypatch.setattr(where, "BLOCK_NODES", 4 * SPEC.n_agents)
-    model, policy, start = _setup(batch, **changes)
-    rollout = Rollout(SPEC.n_agents, model.settings)
+        monkeypatch.setattr(where, "BLOCK_NODES", 4 * spec.n_agents)
+    model, policy, start = _setup(ragged_batch(spec=spec), spec, **changes)
+    rollout = Rollout(spec.n_agents, model.settings)
     in_blocks = imagine_fused(model, policy, rollout, start)
     torch.testing.assert_close(in_blocks, rollout.fuse(imagine(model, policy, start)).detach())
     assert not in_blocks.requires_grad
