@@ -42,16 +42,24 @@ class Histories:
 
 def histories(network: AgentNetwork, batch: EpisodeBatch) -> Histories:
     """Every episode from its start."""
+    return layer_by_layer(network, batch) if batch.obs_RNO.is_cuda else step_by_step(network, batch)
+
+
+def layer_by_layer(network: AgentNetwork, batch: EpisodeBatch) -> Histories:
+    """As a GPU does it."""
     rows, agents, _ = batch.obs_RNO.shape
-    last_actions, sizes = batch.last_actions(), batch.row_sizes_T * agents
-    if batch.obs_RNO.is_cuda:
-        embedded = network.embedded(batch.obs_RNO, last_actions).view(rows * agents, -1)
-        hidden_RND = packed_gru(network.gru, embedded, sizes).view(rows, agents, -1)
-        return Histories(hidden_RND=hidden_RND, q_RNA=network.q(hidden_RND))
+    embedded = network.embedded(batch.obs_RNO, batch.last_actions()).view(rows * agents, -1)
+    hidden_RND = packed_gru(network.gru, embedded, batch.row_sizes_T * agents).view(rows, agents, -1)
+    return Histories(hidden_RND=hidden_RND, q_RNA=network.q(hidden_RND))
+
+
+def step_by_step(network: AgentNetwork, batch: EpisodeBatch) -> Histories:
+    """As the CPU does it."""
+    rows, agents, _ = batch.obs_RNO.shape
     hidden_MD, q_MA = _Unroll.apply(  # type: ignore[no-untyped-call]
         batch.obs_RNO.flatten(0, 1),
-        network.code_rows(last_actions).flatten(),
-        sizes,
+        network.code_rows(batch.last_actions()).flatten(),
+        batch.row_sizes_T * agents,
         *network.embedding(),
         *network.gru.parameters(),
         *network.head.parameters(),

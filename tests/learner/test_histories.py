@@ -1,16 +1,16 @@
-"""The agent network in blocks of time steps is the network layer by layer, in value and in gradient."""
+"""The agent network step by step and layer by layer is torch's layers, in value and in gradient."""
 
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from common.agent import AgentNetwork
-from learner.histories import histories
+from learner.histories import histories, layer_by_layer, step_by_step
 from tests.episodes import SPEC
 from tests.learner.batches import AGENT, in_double, ragged_batch
 
 
-def layer_by_layer(network, batch):
+def by_torch(network, batch):
     rows, agents, _ = batch.obs_RNO.shape
     embedded = network.embedded(batch.obs_RNO, batch.last_actions()).view(rows * agents, -1)
     hidden = network.gru(PackedSequence(embedded, batch.row_sizes_T * agents))[0].data
@@ -18,13 +18,16 @@ def layer_by_layer(network, batch):
 
 
 @pytest.mark.parametrize("outputs", ["q", "hidden", "both"])
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_values_and_gradients_are_those_layer_by_layer(monkeypatch, threads, outputs):
+@pytest.mark.parametrize(
+    ("unroll", "threads"), [(step_by_step, 1), (step_by_step, 2), (step_by_step, 3), (layer_by_layer, 1)]
+)
+def test_values_and_gradients_are_those_of_torchs_layers(monkeypatch, unroll, threads, outputs):
+    """A GPU has layer_by_layer; it runs on the CPU's tensors too."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     torch.manual_seed(0)
     network, batch = AgentNetwork(SPEC, AGENT).double(), in_double(ragged_batch())
-    ours = histories(network, batch)
-    hidden, q = layer_by_layer(network, batch)
+    ours = unroll(network, batch)
+    hidden, q = by_torch(network, batch)
     torch.testing.assert_close(ours.hidden_RND, hidden)
     torch.testing.assert_close(ours.q_RNA, q)
     used = [outputs != "hidden", outputs != "q"]  # an output that is not used has no gradient at all
