@@ -43,7 +43,9 @@ class ValueDecomposition(Algorithm):
         self.spec, self.settings, self.device = spec, settings, device
         self.generator = torch.Generator(device).manual_seed(seed)
         self.online = nn.ModuleDict(self.build_networks(AgentNetwork(spec, agent))).to(device)
-        self.target = nn.ModuleDict({name: copy.deepcopy(self.online[name]) for name in ("agent", "mixer")})
+        copies = {name: copy.deepcopy(self.online[name]) for name in ("agent", "mixer")}
+        # The copies are there already, but this makes a GRU's weights one block, as cuDNN wants them.
+        self.target = nn.ModuleDict(copies).to(device)
         self.target.requires_grad_(False)
         self.steps = 0
         self.loss_weights = {"td": 1.0, **self.extra_loss_weights()}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from common.errors import BadInputError
 from common.payload import encode_episode
@@ -117,6 +118,16 @@ def test_targets_follow_after_the_set_number_of_episodes(name):
     algorithm.train_step(ragged_batch())
     online = _copy(algorithm.online)
     _same(_copy(algorithm.target), {parameter: online[parameter] for parameter in before})
+
+
+@OF_VALUES
+def test_a_targets_recurrent_weights_are_made_one_block_too(name, monkeypatch):
+    """What cuDNN would otherwise do at every call. On the CPU it does nothing, so the call is looked for."""
+    flattened = []
+    monkeypatch.setattr(nn.GRU, "flatten_parameters", lambda gru: flattened.append(gru))
+    algorithm = build(name)
+    assert any(gru is algorithm.agent.gru for gru in flattened)
+    assert any(gru is algorithm.target_agent.gru for gru in flattened)
 
 
 @EVERY
