@@ -9,11 +9,14 @@ import ctypes
 # mallopt's parameters, from malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _TRIM_BYTES, _MMAP_BYTES = 2**31 - 1, 2**30
+_MOST_MMAP_BYTES = 2**25
+"""The most that an older glibc accepts; training is as fast with it."""
 
 
 def keep_freed_memory() -> None:
     """Once per process, before the first large tensor. Does nothing where there is no glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
+        if not mallopt(_MMAP_THRESHOLD, _MMAP_BYTES):
+            mallopt(_MMAP_THRESHOLD, _MOST_MMAP_BYTES)
         mallopt(_TRIM_THRESHOLD, _TRIM_BYTES)
