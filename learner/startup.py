@@ -30,17 +30,23 @@ STATUS_INTERVAL_S = 0.2
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that settings.device means. Raises BadInputError if this machine has no such device."""
+    """The CPU or GPU that settings.device means. Raises BadInputError if this machine has no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise BadInputError(f"learner.device {name!r} is no device: use auto, cpu, cuda or cuda:1") from error
+        raise BadInputError(_no_device(name)) from error
+    if device.type not in ("cpu", "cuda"):  # torch knows more of them, on which nothing here runs
+        raise BadInputError(_no_device(name))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise BadInputError(f"learner.device is {name}, but torch sees {count} CUDA GPUs: use auto or cpu")
     return device
+
+
+def _no_device(name: str) -> str:
+    return f"learner.device {name!r} is no device to train on: use auto, cpu, cuda or cuda:1"
 
 
 def prepare_torch(settings: LearnerSettings, seed: int) -> None:

@@ -269,7 +269,7 @@ def test_a_run_directory_that_cannot_be_written_is_one_sentence(tmp_path):
         learn(rpc, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps", "xpu", "meta"])
 def test_a_device_that_is_not_there_is_bad_input(name):
     with pytest.raises(BadInputError, match=name):
         choose_device(name)
