@@ -50,8 +50,10 @@ def _no_device(name: str) -> str:
 
 
 def prepare_torch(settings: LearnerSettings, seed: int) -> None:
-    """Threads, seed and determinism of this process."""
+    """Threads, seed, precision and determinism of this process."""
     keep_freed_memory()
+    # cuDNN would round what goes into a GRU to ten bits, and hidden states would not be those of the actors.
+    torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(seed)
     torch.set_num_threads(1 if settings.deterministic else settings.threads)
     if settings.deterministic:

@@ -22,7 +22,7 @@ from learner import checkpoint
 from learner.algorithms.registry import ALGORITHMS
 from learner.main import run_learner
 from learner.settings import ComaSettings, LearnerSettings, OptimiserSettings, WorldModelOptimiserSettings
-from learner.startup import choose_device
+from learner.startup import choose_device, prepare_torch
 from protos import replay_pb2 as pb
 from tests.episodes import SPEC, make_episode
 from tests.learner.replay_double import BATCH_SIZE, Fault, ReplayDouble, serving
@@ -44,9 +44,10 @@ STEPS = 10
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was():
-    threads = torch.get_num_threads()
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     yield
     torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.allow_tf32 = tf32
     torch.set_num_threads(threads)
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
@@ -277,3 +278,11 @@ def test_a_device_that_is_not_there_is_bad_input(name):
 
 def test_auto_takes_the_gpu_if_there_is_one():
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_gpu_computes_recurrent_layers_in_full_precision():
+    """As the actors do on the CPU."""
+    torch.backends.cudnn.allow_tf32 = True
+    prepare_torch(SETTINGS, seed=1)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
