@@ -69,6 +69,10 @@ class Layout:
         sizes = self.row_sizes_T[1:]
         return np.arange(self.steps) + np.repeat(self.row_starts_T[:-1] - self.step_starts_T, sizes)
 
+    def last_rows_B(self) -> IntArray:
+        """The rows that are no step: what followed each episode's last one."""
+        return np.delete(np.arange(self.rows), self.step_rows_P())
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeBatch:
@@ -85,6 +89,8 @@ class EpisodeBatch:
     """float32; 1 only at the last step of an episode that won or lost, 0 where the time limit cut it"""
     step_rows_P: Tensor
     """int64; row of each step. The row after step p is B + p."""
+    last_rows_B: Tensor
+    """int64; the rows that are no step, one of each episode, in the order of the rows"""
     row_sizes_T: Tensor
     """int64, always on the CPU: PackedSequence's batch_sizes"""
     sampling: Sampling | None = None
@@ -161,5 +167,6 @@ def _allocate(layout: Layout, spec: EnvSpec, *, pin_memory: bool) -> EpisodeBatc
         reward_P=empty(steps, dtype=torch.float32),
         terminated_P=empty(steps, dtype=torch.float32),
         step_rows_P=index(layout.step_rows_P()),
+        last_rows_B=index(layout.last_rows_B()),
         row_sizes_T=torch.from_numpy(layout.row_sizes_T),
     )

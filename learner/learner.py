@@ -4,11 +4,11 @@
         algorithm.train_step(batch)
         and, each at its own interval: publish weights, record losses, measure health, save a checkpoint
 
-Losses stay on the device until a record is due: that is the only place where training waits for the device.
+Losses stay on the device until a record is due. Training waits for the device there, and whenever weights are
+published or saved or health is measured; a gradient step does not.
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

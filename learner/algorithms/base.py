@@ -43,7 +43,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def train_step(self, batch: EpisodeBatch) -> dict[str, Tensor]:
-        """One gradient step. Returns scalars by name ("loss/td"), on the device and not synchronised."""
+        """One gradient step; does not wait for the device. Returns scalars by name ("loss/td") on it."""
 
     @abstractmethod
     def health(self, batch: EpisodeBatch) -> dict[str, float]:

@@ -99,12 +99,9 @@ class Coma(Algorithm):
 
     def joint_actions(self, batch: EpisodeBatch, policy_RNA: Tensor) -> Tensor:
         """The actions [R, N] of every row; those after an episode's last step are drawn from the policy."""
-        last_R = torch.ones(len(policy_RNA), dtype=torch.bool, device=policy_RNA.device)
-        last_R[batch.step_rows_P] = False
-        of_last = policy_RNA.detach()[last_R].flatten(0, 1)
-        drawn = torch.multinomial(of_last, 1, generator=self.generator)
+        drawn_BN = _drawn(policy_RNA.detach()[batch.last_rows_B], self.generator)
         actions_RN = batch.row_actions()
-        actions_RN[last_R] = drawn.view(-1, actions_RN.shape[1])
+        actions_RN[batch.last_rows_B] = drawn_BN
         return actions_RN
 
     @torch.no_grad()
@@ -188,6 +185,12 @@ def counterfactual_advantage(policy_PNA: Tensor, q_PNA: Tensor, actions_PN: Tens
     """A^i [P, N]: the value of the action taken less what the agent would expect of its policy."""
     assert policy_PNA.shape == q_PNA.shape
     return values_of(q_PNA, actions_PN) - (policy_PNA * q_PNA).sum(dim=-1)
+
+
+def _drawn(policy_BNA: Tensor, generator: torch.Generator) -> Tensor:
+    """An action [B, N] of each distribution: torch.multinomial's way, without its wait for the device."""
+    race_BNA = torch.empty_like(policy_BNA).exponential_(generator=generator)
+    return (policy_BNA / race_BNA).argmax(dim=-1)
 
 
 def _times_backwards(batch: EpisodeBatch) -> Iterator[slice]:

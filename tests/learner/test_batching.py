@@ -60,6 +60,11 @@ def test_steps_know_their_row_and_the_one_after(batch):
     torch.testing.assert_close(times[first:], times[batch.step_rows_P] + 1)
 
 
+def test_a_row_that_is_no_step_is_the_last_of_its_episode(batch):
+    packed = _packed([np.arange(length + 1) == length for length in LENGTHS])
+    torch.testing.assert_close(batch.last_rows_B, packed.data.nonzero().squeeze(-1))
+
+
 def test_encodings_may_be_mixed_and_groups_do_not_show(episodes, batch, monkeypatch):
     """Obs and state of every second episode are numbers that half precision holds exactly."""
     coarse = [

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from common.exploration import ExplorationSettings
 from common.payload import encode_episode
@@ -14,7 +15,7 @@ from learner.algorithms.registry import build_algorithm
 from learner.batching import decode_batch
 from learner.settings import ComaSettings, LearnerSettings, OptimiserSettings
 from tests.episodes import SPEC, make_episode
-from tests.learner.batches import build, ragged_batch
+from tests.learner.batches import LENGTHS, build, ragged_batch
 
 GAME = dataclasses.replace(SPEC, n_agents=2, n_actions=3, obs_size=1, state_size=1, fallback_action=0)
 PAYOFF = np.array([[8.0, -12.0, -12.0], [-12.0, 0.0, 0.0], [-12.0, 0.0, 6.0]])
@@ -81,3 +82,16 @@ def test_unavailable_actions_have_no_probability_and_are_not_drawn():
         actions = algorithm.joint_actions(batch, policy)
         assert batch.avail_actions_RNA.gather(-1, actions.unsqueeze(-1)).all()
         torch.testing.assert_close(actions[batch.step_rows_P], batch.actions_PN)
+
+
+def test_the_last_actions_are_drawn_as_likely_as_the_policy_has_them():
+    algorithm, batch = build("coma"), ragged_batch()
+    policy = algorithm.policy(batch).detach()
+    draws = 4000
+    counts = torch.zeros(len(LENGTHS), SPEC.n_agents, SPEC.n_actions)
+    for _ in range(draws):
+        drawn = algorithm.joint_actions(batch, policy)[batch.last_rows_B]
+        counts += F.one_hot(drawn, SPEC.n_actions)
+    expected = policy[batch.last_rows_B]
+    error = (counts / draws - expected) / (expected * (1 - expected) / draws).sqrt().clamp(min=1e-6)
+    assert error.abs().max() < 4.5  # standard deviations, of 105 shares
