@@ -27,7 +27,7 @@ from learner.checkpoint import Checkpoint
 from learner.part_times import PartTimes
 from learner.priority_updater import PriorityUpdater
 from learner.progress import Progress
-from learner.recorder import Recorder
+from learner.recorder import Recorder, not_finite
 from learner.replay_reader import ReplayReader
 from learner.run_monitor import RunMonitor
 from learner.settings import LearnerSettings
@@ -106,7 +106,8 @@ class Learner:
         """Trains until the run is complete or `stop` is set, then saves.
 
         When the run is complete, it returns after the last evaluation that was due has been recorded.
-        Raises FatalError when training has failed: a loss that is not finite, a service that refuses.
+        Raises FatalError when training has failed: a loss or gradient that is not finite, a service that
+        refuses. Weights that come after it are neither published nor saved.
         """
         stop.call_when_set(self._reader.close)
         self._publish()
@@ -141,10 +142,10 @@ class Learner:
             if batch.sampling is not None and self._algorithm.priorities_B is not None:
                 self._priorities.update(self._step, batch.sampling.indices_B, self._algorithm.priorities_B)
         self._step += 1
-        if self._due(self._settings.publish_every_steps):
-            self._publish()
         if self._due(self._settings.log_every_steps):
             self._record()
+        if self._due(self._settings.publish_every_steps):
+            self._publish()
         if self._due(self._settings.health_every_steps):
             with self._times.part("health"):
                 figures = self._algorithm.health(batch)
@@ -162,11 +163,19 @@ class Learner:
         return pack_weights(self._algorithm.agent, session=self._context.session, version=version)
 
     def _publish(self) -> None:
+        self._check()
         with self._times.part("publish"):
             weights = self._weights()
             if weights.version > self._published_version:  # one version is never two different weights
                 self._publisher.publish(weights)
                 self._published_version = weights.version
+
+    def _check(self) -> None:
+        """Records at once, and raises, if training has failed."""
+        with self._times.part("publish"):
+            broken = not_finite(self._progress.sums())  # waits for the device, as publishing does anyway
+        if broken:
+            self._record()
 
     def _publish_last(self) -> None:
         self._publish()
@@ -174,15 +183,14 @@ class Learner:
             log.warning("the last weights could not be published within %.0f s", FLUSH_TIMEOUT_S)
 
     def _record(self) -> None:
-        """Records means and rates since the last time; raises FatalError if a loss was not finite."""
+        """Records means and rates since the last time; raises FatalError if training has failed in it."""
         steps = self._progress.steps
         if steps == 0:
             return
         with self._times.part("record"):
             figures = self._progress.take(self._reader.stats())
         self._write({**figures, **_run_figures(self._monitor.status)})
-        broken = [n for n, v in figures.items() if n.startswith("loss/") and not math.isfinite(v)]
-        if broken:
+        if broken := not_finite(figures):
             raise self._diverged(broken, steps)
 
     def _diverged(self, broken: list[str], steps: int) -> FatalError:

@@ -33,7 +33,8 @@ CHECKPOINT_STEP = gauge(
     "vdfd_learner_checkpoint_step", "Learner step of the newest checkpoint of this process."
 )
 NOT_FINITE = counter(
-    "vdfd_learner_not_finite_total", "Records of the run with a loss that was not finite, over all restarts."
+    "vdfd_learner_not_finite_total",
+    "Records of the run with a loss or gradient that was not finite, over all restarts.",
 )
 LOSS = gauge(
     "vdfd_learner_loss", "Mean since the record before: total, td, kl_ac, rec_ac and others.", "loss"

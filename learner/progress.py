@@ -33,6 +33,10 @@ class Progress:
             self._sums += values
         self._steps += 1
 
+    def sums(self) -> dict[str, float]:
+        """What has been added up since the last record, by name; waits for the device."""
+        return dict(zip(self._names, self._sums.tolist(), strict=True)) if self._steps else {}
+
     def take(self, stats: ReaderStats) -> dict[str, float]:
         """The means and rates of the steps since the last call, which begins anew."""
         elapsed_s = time.monotonic() - self._began

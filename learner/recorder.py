@@ -14,7 +14,8 @@ from common.types import Evaluation
 from learner.metrics_log import MetricsLog, read_records
 from learner.win_rate_plot import draw_win_rate
 
-LOSS = "loss/"
+MUST_BE_FINITE = ("loss/", "grad_norm/")
+"""Figures that show when training has failed: weights can break by a gradient before a loss shows it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +23,7 @@ class RecorderStats:
     """The run directory."""
 
     not_finite: int
-    """Records with a loss that was not finite, those before a restart included."""
+    """Records with a loss or gradient that was not finite, those before a restart included."""
     disk_free_bytes: int
     disk_size_bytes: int
 
@@ -42,7 +43,9 @@ class Recorder:
         for record in read_records(path):
             if (evaluation := _evaluation(record)) is not None:
                 self._evaluations[evaluation.env_steps] = evaluation
-            self._not_finite += any(value is None for name, value in record.items() if name.startswith(LOSS))
+            self._not_finite += any(
+                v is None for name, v in record.items() if name.startswith(MUST_BE_FINITE)
+            )
         self._log = MetricsLog(path)
         self._writer = SummaryWriter(run_dir / "tensorboard")
         self._plot = run_dir / "win_rate.png"
@@ -68,8 +71,7 @@ class Recorder:
         """Writes figures of training."""
         with self._lock:
             self._log.append(learner_step=learner_step, env_steps=env_steps, figures=figures)
-            losses = (value for name, value in figures.items() if name.startswith(LOSS))
-            self._not_finite += not all(map(math.isfinite, losses))
+            self._not_finite += bool(not_finite(figures))
             self._show(learner_step, figures)
 
     def record_evaluation(self, evaluation: Evaluation) -> bool:
@@ -105,6 +107,15 @@ class Recorder:
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
+
+
+def not_finite(figures: Mapping[str, float]) -> list[str]:
+    """The names of those that must be finite and are not."""
+    return [
+        name
+        for name, value in figures.items()
+        if name.startswith(MUST_BE_FINITE) and not math.isfinite(value)
+    ]
 
 
 def _evaluation(record: Mapping[str, Any]) -> Evaluation | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import threading
@@ -19,6 +20,7 @@ from common.lifecycle import StopSignal
 from common.settings import AgentSettings, RpcSettings
 from common.types import Evaluation
 from learner import checkpoint
+from learner.algorithms.qmix import Qmix
 from learner.algorithms.registry import ALGORITHMS
 from learner.main import run_learner
 from learner.settings import ComaSettings, LearnerSettings, OptimiserSettings, WorldModelOptimiserSettings
@@ -183,8 +185,9 @@ def test_a_loss_that_is_not_finite_ends_training_before_it_is_saved(tmp_path, na
     broken = dataclasses.replace(episodes[0], reward=np.full(3, np.nan, dtype=np.float32))
     messages = [codec.episode_to_proto(payload.encode_episode(e)) for e in (broken, *episodes[1:])]
     edit = {7: [pb.SampleResponse(batch=7, episodes=messages, end_of_batch=True)]}
+    double = ReplayDouble(edit=edit)
     with (
-        serving(ReplayDouble(edit=edit)) as rpc,
+        serving(double) as rpc,
         pytest.raises(
             FatalError, match=f"{loss}.* between learner steps 7 and 8.*step_00000004: .*{LOWER[name]}"
         ),
@@ -192,6 +195,35 @@ def test_a_loss_that_is_not_finite_ends_training_before_it_is_saved(tmp_path, na
         learn(rpc, tmp_path, settings=SETTINGS.model_copy(update={"algorithm": name}))
     assert checkpoint.load(checkpoint.latest(tmp_path)).step == 4
     assert [r[loss] for r in records(tmp_path) if r["learner_step"] == 8] == [None]
+    assert max(weights.version for weights in double.published) <= 7
+
+
+@pytest.mark.parametrize("publish_every_steps", [2, 100])
+def test_weights_broken_by_a_gradient_are_neither_published_nor_saved(
+    tmp_path, monkeypatch, publish_every_steps
+):
+    """At step 6, before a loss can show it: the loss of that step was computed with the weights before."""
+    train_step = Qmix.train_step
+
+    def overflowing(algorithm, batch):
+        figures = train_step(algorithm, batch)
+        if algorithm.steps == 6:
+            figures["grad_norm/value"] = torch.tensor(math.nan)
+            algorithm.agent.head.bias.data.fill_(math.nan)
+        return figures
+
+    monkeypatch.setattr(Qmix, "train_step", overflowing)
+    intervals = {"log_every_steps": 100, "checkpoint_every_steps": 3}
+    settings = SETTINGS.model_copy(update={**intervals, "publish_every_steps": publish_every_steps})
+    double = ReplayDouble()
+    with (
+        serving(double) as rpc,
+        pytest.raises(FatalError, match="grad_norm/value was not finite between learner steps 4 and 6"),
+    ):
+        learn(rpc, tmp_path, settings=settings)
+    assert checkpoint.load(checkpoint.latest(tmp_path)).step == 3
+    assert max(weights.version for weights in double.published) <= 4
+    assert [r["grad_norm/value"] for r in records(tmp_path) if r["learner_step"] == 6] == [None]
 
 
 @pytest.mark.parametrize(

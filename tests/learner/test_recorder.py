@@ -58,6 +58,15 @@ def test_records_are_lines_of_json_and_tensorboard_scalars(tmp_path, open_record
     assert [(event.step, event.value) for event in events] == [(50, 0.5), (100, 0.25)]
 
 
+def test_losses_and_gradients_that_are_not_finite_are_counted_over_restarts(open_recorder):
+    for count, broken in enumerate(("loss/td", "grad_norm/value", "q/taken"), start=1):
+        recorder = open_recorder()
+        figures = {"loss/td": 0.5, "grad_norm/value": 1.0, broken: math.nan}
+        recorder.record(learner_step=count, env_steps=count, figures=figures)
+        assert recorder.stats().not_finite == min(count, 2)
+        recorder.close()
+
+
 @pytest.mark.parametrize("cut", [0, 1, 30])
 def test_a_restart_appends_and_removes_only_a_line_cut_short(tmp_path, open_recorder, cut):
     first = open_recorder()
