@@ -7,7 +7,9 @@ class ExplorationSettings(Settings):
     """The share of random available actions; it falls linearly in the run's global step count."""
 
     epsilon_start: Fraction = 1.0
+    """epsilon, the share of random available actions, when the run begins."""
     epsilon_finish: Fraction = 0.05
+    """epsilon from epsilon_anneal_steps on. Test episodes are played without it."""
     epsilon_anneal_steps: PositiveInt = 50_000
     """Global environment steps, of all actors together."""
 

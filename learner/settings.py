@@ -13,39 +13,53 @@ class OptimiserSettings(Settings):
     """How a group of parameters is optimised; the defaults are PyMARL's."""
 
     name: Literal["rmsprop", "adam"] = "rmsprop"
+    """How gradients become steps: rmsprop (PyMARL's) or adam."""
     learning_rate: PositiveFloat = 5e-4
+    """Step size."""
     rmsprop_alpha: Fraction = 0.99
+    """Of rmsprop: the share of its mean of squared gradients that each step keeps."""
     rmsprop_eps: PositiveFloat = 1e-5
+    """Of rmsprop: added to the root of that mean, by which gradients are divided."""
     max_grad_norm: PositiveFloat = 10.0
+    """A gradient whose Euclidean norm, over all its parameters, is larger is scaled down to it."""
 
 
 class WorldModelOptimiserSettings(OptimiserSettings):
     """The same, with the world model's defaults (ours)."""
 
     name: Literal["rmsprop", "adam"] = "adam"
+    """How gradients become steps: rmsprop or adam (ours)."""
     learning_rate: PositiveFloat = 1e-3
+    """Step size (ours)."""
 
 
 class MixerSettings(Settings):
     """QMIX's mixing network."""
 
     embed_size: PositiveInt = 32
+    """Width of the mixing network's hidden layer, and of the hypernetwork that makes the last bias V(s)."""
     hypernet_size: PositiveInt = 64
+    """Width of the hidden layer of the hypernetworks that make the mixing network's weights."""
 
 
 class QtranSettings(Settings):
     """QTRAN's joint networks and constraints; PyMARL's values."""
 
     embed_size: PositiveInt = 64
+    """Width of the hidden layers of the joint value Q_jt and of V_jt."""
     opt_weight: NonNegativeFloat = 1.0
+    """lambda_opt: weight of L_opt, that the agents' best actions together are worth Q_jt."""
     nopt_weight: NonNegativeFloat = 0.1
+    """lambda_nopt: weight of L_nopt, that no actions together are worth less than Q_jt."""
 
 
 class ComaSettings(Settings):
     """COMA's critic; PyMARL's values."""
 
     critic_hidden_size: PositiveInt = 128
+    """Width of the critic's hidden layers."""
     critic_learning_rate: PositiveFloat = 5e-4
+    """The critic's step size; all else is learner.optimiser's."""
     target_update_critic_steps: PositiveInt = 200
     """Steps of the critic (one for every time of a batch) between copies of it to its target."""
 
@@ -54,10 +68,15 @@ class LossWeights(Settings):
     """The betas of the overall loss (paper, "Components of the Learning Objective"; values ours)."""
 
     kl_ac: NonNegativeFloat = 0.3
+    """beta_1, of L^KL of the action-conditioned branch: its prior and its posterior."""
     rec_ac: NonNegativeFloat = 1.0
+    """beta_2, of L^REC of the action-conditioned branch: h_t, and s_{t-1} and a_{t-1} of its prior."""
     kl_af: NonNegativeFloat = 0.3
+    """beta_3, of L^KL of the action-free branch."""
     rec_af: NonNegativeFloat = 1.0
+    """beta_4, of L^REC of the action-free branch: v_{t-1} and z_t, and v_{t-1} of its prior."""
     st: NonNegativeFloat = 1.0
+    """beta_5, of L_st: the static branch's reconstruction of z_t."""
     avail: NonNegativeFloat = 1.0
     """Cross-entropy of the predicted available actions (ours)."""
 
@@ -66,8 +85,11 @@ class BranchMasks(Settings):
     """M_ac, M_af, M_st of the fusion: 0 keeps a branch from the mixer."""
 
     ac: float = 1.0
+    """M_ac, the factor of the action-conditioned branch in the fusion; 0: without it (vdfd-no-ac)."""
     af: float = 1.0
+    """M_af, the factor of the action-free branch in the fusion; 0: without it (vdfd-no-af)."""
     st: float = 1.0
+    """M_st, the factor of the static branch in the fusion; 0: without it (vdfd-no-st)."""
 
 
 class WorldModelSettings(Settings):
@@ -115,9 +137,11 @@ class LearnerSettings(Settings):
     table: str = "default"
     """Table of the replay service from which batches come."""
     gamma: Fraction = 0.99
+    """Discount of the reward, per environment step."""
     td_lambda: Fraction = 0.0
     """0: one-step targets (PyMARL); otherwise TD(lambda) as PyMARL2 has it."""
     double_q: bool = True
+    """Double Q-learning: the online network chooses the next actions that the target network values."""
     target_update_episodes: PositiveInt = 200
     """Steps between copies of the online network to the target network; one step per episode."""
     optimiser: OptimiserSettings = OptimiserSettings()
@@ -139,7 +163,9 @@ class LearnerSettings(Settings):
     health_every_steps: PositiveInt = 500
     """Steps between two measurements of the world model's imagination."""
     checkpoint_every_steps: PositiveInt = 500
+    """Steps between two checkpoints; there is one at the end too."""
     keep_checkpoints: PositiveInt = 3
+    """How many of the newest checkpoints stay on the disk."""
     deterministic: bool = False
     """Bit-identical steps on the same machine; slower on a GPU."""
 

@@ -205,6 +205,10 @@ def test_the_nearest_key_of_a_key_with_a_typing_error_is_that_key(key):
     assert nearest_key(key[:-2] + key[-1]) == key
 
 
+def test_every_key_has_a_meaning():
+    assert [key for key, field in settings_fields() if not field.description] == []
+
+
 def test_what_a_table_leaves_open_is_as_for_all(tmp_path):
     overrides = ("replay.window_episodes=70", "replay.tables.recent.window_episodes=90")
     config = load_config(Sources(overrides=(*overrides, "replay.tables.recent.sampler=fifo")))
