@@ -3,8 +3,8 @@
     encoder, Laplacian smoothing:   X' = relu(S X W + b)
     decoder, Laplacian sharpening:  X' = relu(P X W + b)
 
-S and P (learner/graph.py) commute with W, so each is applied on the narrower side of it (a bias is left as
-it is: the operators' rows sum to 1).
+S and P (learner/graph.py) commute with W. S is applied on the narrower side of it: its rows sum to 1, so a
+bias is the same before and after. P's rows do not, and it is always applied first.
 
 Shapes: any leading ones, N nodes, F features, Z code, H hidden.
 """

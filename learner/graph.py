@@ -49,12 +49,6 @@ def smooth(x_NF: Tensor) -> Tensor:
     return mixed
 
 
-def sharpen(x_NF: Tensor) -> Tensor:
-    """P X on the complete graph with edge weight 1/N."""
-    mixed: Tensor = _Mix.apply(x_NF, *sharpening_weights(x_NF.shape[-2]))  # type: ignore[no-untyped-call]
-    return mixed
-
-
 def mixed_linear(x_NF: Tensor, weight_GF: Tensor, bias_G: Tensor, operator: tuple[float, float]) -> Tensor:
     """(own x + shared (sum of x over nodes)) W^T + b, [.. * N, G]; (own, shared) are the operator."""
     if x_NF.shape[-2] < PRODUCT_NODES:

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from learner.gala import GalaDecoder, GalaEncoder
-from learner.graph import mixed_linear, sharpen, sharpening_smoothing_weights, smooth
+from learner.graph import mix, mixed_linear, sharpening_smoothing_weights, sharpening_weights, smooth
 from learner.vae import PriorVae
 
 
@@ -24,7 +24,8 @@ def test_operators_are_those_of_the_weighted_complete_graph(nodes):
     x = np.random.default_rng(0).standard_normal((4, nodes, 5))
     smoothing, sharpening = _operators(nodes, 1.0 / nodes)
     torch.testing.assert_close(smooth(torch.from_numpy(x)), torch.from_numpy(smoothing @ x))
-    torch.testing.assert_close(sharpen(torch.from_numpy(x)), torch.from_numpy(sharpening @ x))
+    sharp = mix(torch.from_numpy(x), *sharpening_weights(nodes))
+    torch.testing.assert_close(sharp, torch.from_numpy(sharpening @ x))
 
 
 @pytest.mark.parametrize("nodes", [3, 8, 27])
@@ -33,7 +34,8 @@ def test_a_layer_after_an_operator_is_both_of_them(nodes):
     x, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((4, nodes, 5), (6, 5), (6,)))
     inputs = [tensor.requires_grad_() for tensor in (x, weight, bias)]
     product = mixed_linear(x, weight, bias, sharpening_smoothing_weights(nodes))
-    one_by_one = F.linear(smooth(sharpen(x)), weight, bias).flatten(0, 1)
+    smoothing, sharpening = map(torch.from_numpy, _operators(nodes, 1.0 / nodes))
+    one_by_one = F.linear(smoothing @ (sharpening @ x), weight, bias).flatten(0, 1)
     torch.testing.assert_close(product, one_by_one)
     to_product = torch.randn_like(product)
     ours = torch.autograd.grad((product * to_product).sum(), inputs)
