@@ -5,8 +5,9 @@ with numbers below `trained + window`, and each batch that was trained on adds o
 too, since a batch has a fixed number of episodes and an episode a greatest length. When a stream breaks, the
 next one says how many batches were really trained on. The service then gives those again that were received
 and still wait here; they are known by their numbers and dropped, so training sees every number once and in
-order. A batch that the service sends ahead while its rate limiter holds is unpacked at once and kept aside
-until it is released.
+order. Until it has given a batch again, the service is not told that it was trained on meanwhile: it counts
+what each stream was sent, and refuses a higher number. A batch that the service sends ahead while its rate
+limiter holds is unpacked at once and kept aside until it is released.
 """
 
 import dataclasses
@@ -88,6 +89,8 @@ class ReplayReader:
         self._ready: deque[EpisodeBatch] = deque()
         self._trained = consumed_batches
         self._received = consumed_batches
+        self._brought = consumed_batches
+        """Number of the next batch of the open stream; the service may be told of those before it."""
         self._in_training = False
         self._run_complete = False
         self._requests: queue.SimpleQueue[pb.SampleRequest | None] = queue.SimpleQueue()
@@ -149,7 +152,11 @@ class ReplayReader:
         if self._in_training:
             self._in_training = False
             self._trained += 1
-            self._requests.put(pb.SampleRequest(credits=1, consumed_batches=self._trained))
+            self._say_consumed(credits=1)
+
+    def _say_consumed(self, *, credits: int) -> None:
+        consumed = min(self._trained, self._brought)
+        self._requests.put(pb.SampleRequest(credits=credits, consumed_batches=consumed))
 
     def _wake(self) -> None:
         with self._changed:
@@ -196,6 +203,7 @@ class ReplayReader:
             opening = pb.SampleOpen(
                 batch_size=self._batch_size, consumed_batches=self._trained, table=self._table
             )
+            self._brought = self._trained
             self._requests = queue.SimpleQueue()
             self._requests.put(pb.SampleRequest(open=opening, credits=self._window))
             timeout = self._settings.stream_timeout_s
@@ -216,11 +224,11 @@ class ReplayReader:
                 self._waits.held(response.limiter == pb.LIMITER_HOLDS)
 
     def _take(self, received: ReceivedBatch) -> None:
-        number, expected = received.number, self._received
-        if number > expected:
-            raise BadBatchError(f"number {number} came where {expected} was due")
+        number = received.number
+        if number != self._brought:
+            raise BadBatchError(f"number {number} came where {self._brought} was due")
         batch, began = None, time.perf_counter()
-        if number == expected:
+        if number == self._received:
             batch = self._decode(received)
         with self._changed:
             self._decode_s += time.perf_counter() - began
@@ -233,11 +241,14 @@ class ReplayReader:
     def _hand_on(self, batch: EpisodeBatch | None) -> None:
         """Lets training have a batch; None is one that it has had."""
         self._ahead = None
-        if batch is not None:
-            with self._changed:
+        with self._changed:
+            self._brought += 1
+            if batch is not None:
                 self._ready.append(batch)
                 self._received += 1
                 self._changed.notify_all()
+            elif self._brought <= self._trained:  # with its credit the service could not be told
+                self._say_consumed(credits=0)
 
     def _decode(self, received: ReceivedBatch) -> EpisodeBatch:
         batch = decode_batch(received.episodes, self._spec, pin_memory=self._pin_memory)

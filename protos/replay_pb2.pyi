@@ -836,7 +836,7 @@ class SampleRequest(google.protobuf.message.Message):
     credits: builtins.int
     """batches that may be sent on top of those allowed before"""
     consumed_batches: builtins.int
-    """in later requests; 0: as before. INVALID_ARGUMENT: more than were sent"""
+    """later; 0: as before. INVALID_ARGUMENT: more than open's and those sent since"""
     @property
     def open(self) -> Global___SampleOpen:
         """in the first request only"""

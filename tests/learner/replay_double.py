@@ -49,6 +49,8 @@ class ReplayDouble(ReplayServicer):
     """Messages sent in place of a batch's own."""
     opened: list[int] = field(default_factory=list)
     """consumed_batches of every stream."""
+    consumed: list[int] = field(default_factory=list)
+    """consumed_batches of every request after an opening."""
     published: list[pb.Weights] = field(default_factory=list)
     status: pb.GetStatusResponse = field(
         default_factory=lambda: pb.GetStatusResponse(spec=codec.spec_to_proto(SPEC))
@@ -76,17 +78,19 @@ class ReplayDouble(ReplayServicer):
 
     def Sample(self, requests, context):
         first = next(requests)
-        credits = threading.Semaphore(first.credits)
-        _Crediting(requests, credits)
-        context.add_callback(credits.release)
+        client = _Client(requests, first, self)
+        context.add_callback(client.credits.release)
         with self.changed:
             self.opened.append(first.open.consumed_batches)
+            self.changed.notify_all()
             fault = self.faults.popleft() if self.faults else None
         number = first.open.consumed_batches
         for sent in range(self.total_batches - number):
-            self._await_credit(credits, sent)
+            self._await_credit(client.credits, sent)
             if not context.is_active():
                 return
+            if client.problem:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, client.problem)
             messages = self.edit.get(number + sent) or self._messages(number + sent)
             if fault is not None and sent == fault.batches:
                 yield from messages[: fault.messages]
@@ -96,7 +100,9 @@ class ReplayDouble(ReplayServicer):
                         ended.wait()
                     return
                 context.abort(fault.code, "as told")
-            yield from self._holding(number + sent, messages)
+            for message in self._holding(number + sent, messages):
+                client.sent += message.end_of_batch
+                yield message
         yield pb.SampleResponse(end_of_run=True)
         with self.changed:
             self.ended = True
@@ -164,18 +170,32 @@ class ReplayDouble(ReplayServicer):
             assert self.changed.wait_for(predicate, timeout=60)
 
 
-class _Crediting(threading.Thread):
-    """Adds the client's further credits to the stream's."""
+class _Client(threading.Thread):
+    """Follows what the client of a stream says after its opening."""
 
-    def __init__(self, requests, credits):
+    def __init__(self, requests, first, double):
         super().__init__(daemon=True)
-        self.requests, self.credits = requests, credits
+        self.requests, self.double = requests, double
+        self.credits = threading.Semaphore(first.credits)
+        self.sent = first.open.consumed_batches
+        """Number of the next batch."""
+        self.problem = ""
+        """What the client has said that the protocol does not allow."""
         self.start()
 
     def run(self):
         with contextlib.suppress(Exception):  # gRPC raises a bare Exception when the stream has ended
             for request in self.requests:
-                self.credits.release(request.credits)
+                self._heed(request)
+
+    def _heed(self, request):
+        if request.consumed_batches > self.sent:
+            self.problem = f"consumed_batches: {request.consumed_batches}, but {self.sent} were sent"
+        with self.double.changed:
+            self.double.consumed.append(request.consumed_batches)
+            self.double.changed.notify_all()
+        if request.credits or self.problem:
+            self.credits.release(max(1, request.credits))
 
 
 @contextlib.contextmanager

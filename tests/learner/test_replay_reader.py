@@ -103,6 +103,23 @@ def test_a_new_stream_says_what_was_trained_on_not_what_was_received():
         assert_reads_all(reader, range(2, 10))
 
 
+def test_a_new_stream_is_told_only_of_batches_that_it_has_brought():
+    """Batch 1 ends its training, and 2 is begun, before the second stream has brought 1 once more."""
+    double = ReplayDouble(faults=deque([Fault(batches=3)]), hold=threading.Event(), hold_before=(1, 0))
+    double.hold.set()
+    with serving(double) as settings, reading(settings) as reader:
+        assert_is_batch(next(reader), 0)
+        double.wait_for(lambda: double.out_of_credits == [3])
+        double.hold.clear()
+        assert_is_batch(next(reader), 1)
+        double.wait_for(lambda: double.opened == [0, 1])
+        assert_is_batch(next(reader), 2)
+        double.wait_for(lambda: double.consumed == [1, 1])  # one on each stream, with their credits
+        double.hold.set()
+        double.wait_for(lambda: double.consumed == [1, 1, 2])  # without this word a full queue would wait on
+        assert_reads_all(reader, range(3, 10))
+
+
 def test_the_service_never_sends_more_than_the_window():
     double = ReplayDouble()
     with serving(double) as settings, reading(settings, prefetch=3) as reader:
