@@ -44,7 +44,7 @@ local function table_prefix(name)
 end
 """
 
-# A script that finds no run must not begin one: the storage was emptied.
+# A script that finds no run must not begin one: the storage was emptied. A run has total_env_steps.
 COMMON = (
     NAMES
     + """
@@ -67,7 +67,7 @@ OPEN_RUN = Script(
     NAMES
     + """
 local run, state = prefix .. 'run', prefix .. 'state'
-local known = redis.call('EXISTS', run) == 1
+local known = redis.call('HEXISTS', run, 'total_env_steps') == 1
 for i = 3, #ARGV, 3 do
   local held = redis.call('HGET', run, ARGV[i]) or (known and ARGV[i + 1]) or ARGV[i + 2]
   if held ~= ARGV[i + 2] then return {ARGV[i], held, ARGV[i + 2]} end
@@ -86,6 +86,15 @@ for _, topic in ipairs({'samples', 'episodes', 'weights', 'evaluations'}) do
   redis.call('PUBLISH', prefix .. 'changes', topic)
 end
 return {}
+"""
+)
+
+# ARGV: EnvSpec message. Returns the one that is registered.
+REGISTER_SPEC = Script(
+    COMMON
+    + """
+redis.call('HSETNX', run, 'spec', ARGV[1])
+return redis.call('HGET', run, 'spec')
 """
 )
 

@@ -91,13 +91,14 @@ class RedisStorage:
 
     async def register_spec(self, spec: EnvSpec) -> EnvSpec:
         """See Storage."""
-        run, message = self._link.key("run"), codec.spec_to_proto(spec).SerializeToString()
-        _, held = await self._link.transaction(("HSETNX", run, "spec", message), ("HGET", run, "spec"))
+        held = await self._link.run(scripts.REGISTER_SPEC, codec.spec_to_proto(spec).SerializeToString())
         return codec.spec_from_proto(pb.EnvSpec.FromString(held))
 
     async def spec(self) -> EnvSpec | None:
         """See Storage."""
-        held = await self._link.command("HGET", self._link.key("run"), "spec")
+        total, held = await self._link.command("HMGET", self._link.key("run"), "total_env_steps", "spec")
+        if total is None:
+            raise self._link.lost_run()
         return None if held is None else codec.spec_from_proto(pb.EnvSpec.FromString(held))
 
     async def status(self) -> RunStatus:

@@ -7,12 +7,14 @@ import signal
 import pytest
 from redis.asyncio import Redis
 
+from common import codec
 from common.types import Weights
 from replay.changes import Topic
 from replay.errors import UnavailableError
 from replay.redis_link import RedisLink, address_of
 from replay.redis_server import redis_server
 from replay.storage import NO_WEIGHTS, Outcome
+from tests.episodes import SPEC
 from tests.replay.conftest import RUN, with_table
 from tests.replay.groups import blob, evaluation, group, main
 
@@ -115,10 +117,25 @@ async def test_a_redis_that_was_emptied_is_not_begun_anew(storage, redis, prefix
     await commit(storage, 1)
     for name in await keys(redis, prefix):
         await redis.delete(f"{{{prefix}}}:{name}")
-    for call in (commit(storage, 2), storage.status(), storage.newest_weights(NO_WEIGHTS)):
+    for call in (
+        commit(storage, 2),
+        storage.status(),
+        storage.newest_weights(NO_WEIGHTS),
+        storage.spec(),
+        storage.register_spec(SPEC),
+    ):
         with pytest.raises(UnavailableError, match="lost the run's data"):
             await call
     assert not await keys(redis, prefix)
+    await storage.open_run(RUN)  # as a restarted service does
+    assert (await storage.status()).counters.episodes == 0
+
+
+async def test_a_run_of_which_only_the_spec_is_left_is_begun_anew(open_redis, redis, prefix):
+    await redis.hset(f"{{{prefix}}}:run", "spec", codec.spec_to_proto(SPEC).SerializeToString())
+    storage = await open_redis()
+    await storage.open_run(RUN)
+    assert (await storage.spec(), (await storage.status()).counters.episodes) == (SPEC, 0)
 
 
 async def test_scripts_are_loaded_again_when_redis_has_forgotten_them(storage, redis):
