@@ -208,7 +208,8 @@ Global___EpisodeMeta: typing_extensions.TypeAlias = EpisodeMeta
 @typing.final
 class Episode(google.protobuf.message.Message):
     """Written as every protobuf library does it: meta, then payload, nothing else.
-    It is read in place, without a parser; in another order it is INVALID.
+    It is read in place, without a parser; in another order it is INVALID, and so is
+    one with more than 512 bytes beside the payload, for it is stored as it is.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

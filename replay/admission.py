@@ -15,6 +15,7 @@ from protos import replay_pb2 as pb
 from replay.errors import InvalidRequestError
 from replay.settings import DEFAULT_TABLE
 from replay.storage import NewEpisode
+from replay.wire import META_BYTES
 
 SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MAX_NAME_CHARACTERS = 64
@@ -156,6 +157,9 @@ def _read(message: memoryview, max_episode_bytes: int) -> EncodedEpisode | Rejec
             raise InvalidRequestError(f"actor: is not 1 to {MAX_NAME_CHARACTERS} characters")
         if len(episode.payload) > max_episode_bytes:
             raise InvalidRequestError(f"payload: {len(episode.payload)} bytes, more than {max_episode_bytes}")
+        beside = len(message) - len(episode.payload)
+        if beside > META_BYTES:  # by fields that nobody knows: the message is stored as it is
+            raise InvalidRequestError(f"meta: {beside} bytes beside the payload, more than {META_BYTES}")
     except InvalidRequestError as error:
         return Rejection(seq=meta.seq, message=str(error))
     return episode

@@ -15,7 +15,8 @@ CHUNK_BYTES = 4 * 1024 * 1024
 """A response is closed when it has reached this size."""
 
 META_BYTES = 512
-"""The first bytes of an Episode message that surely hold its meta: names have at most 64 characters."""
+"""An Episode message has no more beside its payload, so its first bytes hold its meta. Known fields need at
+most 384: names have up to 64 characters of four bytes."""
 
 _LENGTH_DELIMITED = 2
 _META_TAG = pb.Episode.META_FIELD_NUMBER << 3 | _LENGTH_DELIMITED

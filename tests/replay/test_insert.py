@@ -7,7 +7,7 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import codec
+from common import codec, wire
 from common.types import EnvSpec
 from protos import replay_pb2 as pb
 from tests.episodes import SPEC
@@ -87,6 +87,13 @@ def _with(**meta):
     return episode
 
 
+def _padded(size):
+    """With a field that EpisodeMeta does not have."""
+    episode = message(7)
+    episode.meta.MergeFromString(wire.delimited(100, size) + bytes(size))
+    return episode
+
+
 def _payload(payload):
     episode = message(7)
     episode.payload = payload
@@ -96,6 +103,7 @@ def _payload(payload):
 @pytest.mark.parametrize(
     ("field", "episode"),
     [
+        ("meta", _padded(600)),
         ("session", _with(session="")),
         ("session", _with(session="a b")),
         ("session", _with(session="a" * 65)),
@@ -127,6 +135,22 @@ async def test_an_invalid_episode_is_named_and_the_others_of_its_group_are_store
         await stream.end()
         status = await client.status()
         assert (status.counters.episodes, status.rejected) == (3, 1)
+
+
+async def test_the_longest_meta_is_stored_and_read(replay):
+    longest = _with(
+        session="s" * 64,
+        seq=2**64 - 1,
+        actor="\N{SNAKE}" * 64,
+        seed=2**64 - 1,
+        weights_version=2**64 - 1,
+        won=True,
+        terminated=True,
+    )
+    async with replay() as client:
+        await client.register()
+        assert outcomes(await client.insert(longest)) == [(2**64 - 1, STORED)]
+        assert (await client.stub.GetStats(pb.GetStatsRequest())).table.length.max == longest.meta.length
 
 
 def _garbage():
