@@ -19,9 +19,16 @@ _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _LONGEST_VARINT = 10
 
+_FIELDS_PER_EPISODE = 3  # itself, and in a SampleResponse its index and its importance weight
+_FURTHER_FIELDS = 16  # those of the message as a whole
+
 _ONE_BYTE = [bytes([number]) for number in range(0x80)]
 
 Buffer = bytes | memoryview
+
+
+class TooManyEpisodesError(CodecError):
+    """A message has more episodes than it may."""
 
 
 def delimited(field: int, size: int) -> bytes:
@@ -75,33 +82,47 @@ def insert_request(episodes: Iterable[EncodedEpisode], table: str) -> bytes:
     return b"".join(parts)
 
 
-def take_episodes(message: bytes, field: int) -> tuple[list[memoryview], bytes]:
-    """The Episode messages in that repeated field, and the message without them.
+def take_episodes(message: bytes, field: int, most: int) -> tuple[list[memoryview], bytes]:
+    """The Episode messages in that repeated field, `most` of them at most, and the message without them.
 
-    Raises CodecError if the message is not put together of fields.
+    The time that it takes is bounded by `most`, whatever the message holds. Raises TooManyEpisodesError, and
+    CodecError if the message is not put together of fields, or if it has too many others.
     """
-    view, at = memoryview(message), 0
+    view, at, fields = memoryview(message), 0, 0
     episodes, others = list[memoryview](), list[memoryview]()
+    others_begin = 0
     while at < len(view):
-        begin = at
-        tag, at = read_varint(view, at)
-        content = at
-        if tag & 7 == _DELIMITED:
-            size, content = read_varint(view, at)
-            at = content + size
-        elif tag & 7 == _VARINT:
-            _, at = read_varint(view, at)
-        elif tag & 7 in _FIXED_BYTES:
-            at += _FIXED_BYTES[tag & 7]
-        else:
-            raise CodecError("message", f"has a field of the unknown kind {tag & 7}")
-        if at > len(view):
-            raise CodecError("message", "ends within a field")
-        if tag == field << 3 | _DELIMITED:
-            episodes.append(view[content:at])
-        else:
-            others.append(view[begin:at])
+        begin, fields = at, fields + 1
+        if fields > _FIELDS_PER_EPISODE * most + _FURTHER_FIELDS:
+            raise CodecError("message", f"has more fields than one with {most} episodes")
+        tag, content, at = _field_at(view, at)
+        if tag != field << 3 | _DELIMITED:
+            continue
+        if len(episodes) == most:
+            raise TooManyEpisodesError("episodes", f"are more than {most}")
+        episodes.append(view[content:at])
+        others.append(view[others_begin:begin])
+        others_begin = at
+    others.append(view[others_begin:])
     return episodes, b"".join(others)
+
+
+def _field_at(view: memoryview, at: int) -> tuple[int, int, int]:
+    """The field that begins at `at`: its tag, where its content begins if it is delimited, where it ends."""
+    tag, at = read_varint(view, at)
+    content = at
+    if tag & 7 == _DELIMITED:
+        size, content = read_varint(view, at)
+        at = content + size
+    elif tag & 7 == _VARINT:
+        _, at = read_varint(view, at)
+    elif tag & 7 in _FIXED_BYTES:
+        at += _FIXED_BYTES[tag & 7]
+    else:
+        raise CodecError("message", f"has a field of the unknown kind {tag & 7}")
+    if at > len(view):
+        raise CodecError("message", "ends within a field")
+    return tag, content, at
 
 
 def read_episode(message: Buffer) -> EncodedEpisode:

@@ -52,16 +52,16 @@ class BatchPart:
     response: pb.SampleResponse
 
 
-def read_part(message: bytes) -> BatchPart:
-    """A serialised SampleResponse. Raises BadBatchError if it is none."""
+def read_part(message: bytes, batch_size: int) -> BatchPart:
+    """A serialised SampleResponse. Raises BadBatchError if it is none, or has more episodes than a batch."""
     try:
-        episodes, others = take_episodes(message, pb.SampleResponse.EPISODES_FIELD_NUMBER)
+        episodes, others = take_episodes(message, pb.SampleResponse.EPISODES_FIELD_NUMBER, most=batch_size)
         return BatchPart(
             episodes=[read_episode(episode) for episode in episodes],
             response=pb.SampleResponse.FromString(others),
         )
     except (CodecError, DecodeError) as error:
-        raise BadBatchError(f"a message that is no SampleResponse ({error})") from error
+        raise BadBatchError(f"a message that is no part of a batch ({error})") from error
 
 
 def assemble_batches(parts: Iterable[BatchPart], batch_size: int) -> Iterator[ReceivedBatch | Release]:

@@ -215,7 +215,8 @@ class ReplayReader:
 
     def _heed_limiter(self, messages: Iterable[bytes]) -> Iterator[BatchPart]:
         """Those with episodes; the others say what the rate limiter does."""
-        for part in map(read_part, messages):
+        for message in messages:
+            part = read_part(message, self._batch_size)
             response = part.response
             if response.limiter == pb.LIMITER_UNSPECIFIED:
                 yield part

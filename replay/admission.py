@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from common import codec, payload
 from common.payload import CodecError, largest_block
 from common.types import EncodedEpisode, EnvSpec, Evaluation, Weights
-from common.wire import read_episode, take_episodes
+from common.wire import TooManyEpisodesError, read_episode, take_episodes
 from protos import replay_pb2 as pb
 from replay.errors import InvalidRequestError
 from replay.settings import DEFAULT_TABLE
@@ -41,14 +41,14 @@ def read_group(request: bytes) -> tuple[str, list[memoryview]]:
     Raises InvalidRequestError if it is no such message, or if it has too many.
     """
     try:
-        episodes, others = take_episodes(request, pb.InsertRequest.EPISODES_FIELD_NUMBER)
+        episodes, others = take_episodes(
+            request, pb.InsertRequest.EPISODES_FIELD_NUMBER, most=MAX_GROUP_EPISODES
+        )
         table = pb.InsertRequest.FromString(others).table
+    except TooManyEpisodesError as error:
+        raise InvalidRequestError(str(error)) from error
     except (CodecError, DecodeError) as error:
         raise InvalidRequestError(f"request: is no InsertRequest ({error})") from error
-    if len(episodes) > MAX_GROUP_EPISODES:
-        raise InvalidRequestError(
-            f"episodes: a group has at most {MAX_GROUP_EPISODES} episodes, not {len(episodes)}"
-        )
     return table or DEFAULT_TABLE, episodes
 
 

@@ -11,6 +11,7 @@ from protos import replay_pb2 as pb
 from tests.episodes import make_episode
 
 EPISODES = [encode_episode(make_episode(seq=seq, length=1 + 7 * seq % 20)) for seq in range(1, 6)]
+EPISODES_FIELD = pb.SampleResponse.EPISODES_FIELD_NUMBER
 MESSAGES = [episode_to_proto(episode) for episode in EPISODES]
 
 
@@ -26,11 +27,35 @@ def test_episodes_are_taken_out_wherever_they_are():
     )
     raw = response.SerializeToString()
     mixed = raw + pb.SampleResponse(episodes=MESSAGES[:1]).SerializeToString()
-    episodes, others = wire.take_episodes(mixed, pb.SampleResponse.EPISODES_FIELD_NUMBER)
+    episodes, others = wire.take_episodes(mixed, EPISODES_FIELD, most=6)
     expected = [episode_from_proto(message) for message in (*MESSAGES, MESSAGES[0])]
     assert [wire.read_episode(episode) for episode in episodes] == expected
     response.ClearField("episodes")
     assert pb.SampleResponse.FromString(others) == response
+
+
+def test_what_says_how_episodes_were_drawn_may_stand_beside_each():
+    drawn = pb.SampleResponse(indices=[2**60], importance=[0.5]).SerializeToString()
+    episode = pb.SampleResponse(episodes=MESSAGES[:1]).SerializeToString()
+    head = pb.SampleResponse(batch=7, end_of_batch=True, limiter=pb.LIMITER_HOLDS).SerializeToString()
+    episodes, others = wire.take_episodes(head + 1000 * (episode + drawn), EPISODES_FIELD, most=1000)
+    assert len(episodes) == len(pb.SampleResponse.FromString(others).indices) == 1000
+
+
+@pytest.mark.parametrize(
+    ("piece", "problem"),
+    [
+        (b"\x12\x00", "episodes: are more than 3"),
+        (b"\x08\x00", "message: has more fields"),
+        (b"\x08\x00\x12\x00", "episodes: are more than 3"),
+        (b"\x3a\x00", "message: has more fields"),
+    ],
+)
+def test_a_message_of_many_small_fields_is_not_read_to_its_end(piece, problem):
+    """16 million fields: to read them all would take half a minute, and a list of them gigabytes."""
+    message = piece * (2**25 // len(piece)) + b"\x0b"  # ends with what is no field
+    with pytest.raises(CodecError, match=problem):
+        wire.take_episodes(message, EPISODES_FIELD, most=3)
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**31, 2**64 - 1])
@@ -61,7 +86,7 @@ def test_what_is_not_meta_and_payload_is_no_episode(message):
 @pytest.mark.parametrize("message", [b"\x0a", b"\x0a\x02a", b"\x0d\x00", b"\x0b\x0c", b"\x08" + b"\x80" * 10])
 def test_what_has_no_fields_is_no_message(message):
     with pytest.raises(CodecError, match="message: "):
-        wire.take_episodes(message, 1)
+        wire.take_episodes(message, 1, most=5)
 
 
 @given(
@@ -69,7 +94,7 @@ def test_what_has_no_fields_is_no_message(message):
 )
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_garbage_is_read_or_refused(data):
-    for read in (wire.read_episode, lambda message: wire.take_episodes(message, 1)):
+    for read in (wire.read_episode, lambda message: wire.take_episodes(message, 1, most=5)):
         try:
             read(data)
         except CodecError as error:

@@ -11,7 +11,7 @@ from common import codec, wire
 from common.types import EnvSpec
 from protos import replay_pb2 as pb
 from tests.episodes import SPEC
-from tests.replay.running import BATCH_SIZE, message, refused, serving
+from tests.replay.running import BATCH_SIZE, TIMEOUT_S, message, refused, serving
 
 STORED, DUPLICATE = pb.INSERT_OUTCOME_STORED, pb.INSERT_OUTCOME_DUPLICATE
 INVALID, RUN_COMPLETE = pb.INSERT_OUTCOME_INVALID, pb.INSERT_OUTCOME_RUN_COMPLETE
@@ -216,6 +216,10 @@ async def test_a_group_that_is_too_long_is_refused(replay):
         await client.register()
         with refused(StatusCode.INVALID_ARGUMENT, "episodes"):
             await client.insert(*[message(1)] * 1025)
+        many_fields = client.channel.stream_stream("/vdfd.v1.Replay/Insert")(timeout=TIMEOUT_S)
+        await many_fields.write(b"\x28\x00" * 10**6)
+        with refused(StatusCode.INVALID_ARGUMENT, "request: is no InsertRequest (message: has more"):
+            await many_fields.read()
         assert (await client.status()).counters.episodes == 0
 
 
