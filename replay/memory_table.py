@@ -103,6 +103,8 @@ class MemoryTable:
         self._consume(consumed)
         again = self._taken(batch)
         if again is not None:
+            if most and not self._rules.queue:
+                self._count(batch)  # opening the stream took it back
             return self._reservation(granted=min(most, 1), draws=again if most else None)
         if most:
             self._drop_old(batch)

@@ -123,6 +123,7 @@ if draws then
   end
 end
 if draws then
+  if most > 0 and not queue then count(batch) end -- opening the stream took it back
   save()
   return {most > 0 and 'AGAIN' or 'WAIT', tail, head, draws}
 end

@@ -213,8 +213,8 @@ class Table(Protocol):
 
         A table without an account counts as many as may go, up to `most`, as handed out; one with an account
         answers for the first alone, with a view to choose from, or with the draws if it was taken before.
-        Asking again for a batch that was granted grants it again. Raises StateConflictError if another stream
-        was opened since.
+        Asking again for a batch that was granted grants it again; with the ratio limiter it counts again if
+        opening the stream took it back. Raises StateConflictError if another stream was opened since.
         """
         ...
 

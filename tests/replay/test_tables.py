@@ -218,6 +218,19 @@ async def test_a_run_with_a_queue_ends_when_no_batch_is_left(open_queue):
     assert (await queue.reserve(stream, 1, most=1, consumed=1)).end_of_run
 
 
+@pytest.mark.parametrize("kind", [PRIORITISED, {"max_times_sampled": 4}], ids=["prioritised", "limited"])
+async def test_batches_that_are_given_again_count(open_run, kind):
+    """Else the ratio would let one batch too many go for every stream that is opened again."""
+    storage = await open_run(with_table(**kind, insert_lead_episodes=100))
+    table = main(storage)
+    await commit(storage, *range(1, 9))
+    for _ in range(3):
+        stream = await table.open_stream(1)
+        assert None not in [await take(table, stream, batch, consumed=1) for batch in (1, 2, 3)]
+        assert await take(table, stream, 4, consumed=1) is None
+        assert (await storage.status()).counters.samples == 2 * 8
+
+
 LIMITED = {"max_times_sampled": 2, "samples_per_insert": 2.0, "insert_lead_episodes": 100}
 
 
