@@ -95,6 +95,17 @@ def test_env_names_what_the_file_asks_for():
     assert not any(name.startswith(ENVIRONMENT_PREFIX) for name in MAKE_VARIABLES)
 
 
+def test_the_window_is_bounded_well_below_redis():
+    """Else Redis is full first, and a full one refuses everything."""
+    redis, replay = SERVICES["redis"]["command"], SERVICES["replay"]["environment"]
+    memory = int(filled_in(redis[redis.index("--maxmemory") + 1]).removesuffix("gb")) * 1024**3
+    assert int(filled_in(replay["VDFD_REPLAY__WINDOW_BYTES"])) <= memory / 2
+    shipped = dict(
+        re.findall(r"^(REDIS_MEMORY|WINDOW_BYTES)=(.*)$", (ROOT / ".env").read_text(), re.MULTILINE)
+    )
+    assert int(shipped["WINDOW_BYTES"]) <= int(shipped["REDIS_MEMORY"].removesuffix("gb")) * 1024**3 / 2
+
+
 def test_volumes_are_all_used_and_all_there():
     used = {
         volume.split(":")[0]

@@ -74,6 +74,14 @@ def test_selectors_find_pods():
             assert any(matches(selector, labels) for labels in pod_labels()), f"{kind} {name_of(manifest)}"
 
 
+def test_the_window_is_bounded_well_below_redis():
+    """Else Redis is full first, and a full one refuses everything."""
+    (redis,) = (workload for workload in WORKLOADS if name_of(workload) == "redis")
+    arguments = redis["spec"]["template"]["spec"]["containers"][0]["args"]
+    memory = int(arguments[arguments.index("--maxmemory") + 1].removesuffix("gb")) * 1024**3
+    assert int(LITERALS["storage"]["VDFD_REPLAY__WINDOW_BYTES"]) <= memory / 2
+
+
 def test_services_name_ports_that_containers_have():
     ports = {
         port["containerPort"]: port["name"]

@@ -17,6 +17,7 @@ from replay.storage import NO_WEIGHTS, Outcome
 from tests.episodes import SPEC
 from tests.replay.conftest import RUN, with_table
 from tests.replay.groups import blob, evaluation, group, main
+from tests.replay.running import BATCH_SIZE
 
 
 @pytest.fixture
@@ -111,6 +112,23 @@ async def test_a_full_redis_takes_nothing_of_a_group(open_redis, tmp_path):
         await client.config_set("maxmemory", 0)
         assert (await storage.status(), await client.keys()) == (before, names)
         assert (await commit(storage, 2, 3)).outcomes == (Outcome.STORED,) * 2
+
+
+async def test_a_full_redis_stops_both_sides_and_the_start_of_a_service(open_redis, tmp_path):
+    """What docs/operations.md says of it: the window can be made smaller only before."""
+    async with redis_server(tmp_path) as server, Redis.from_url(server.url) as client:
+        storage = await open_redis(url=server.url)
+        await storage.open_run(RUN)
+        await commit(storage, 1, 2, 3, 4)
+        stream = await main(storage).open_stream(0)
+        await client.config_set("maxmemory", 100_000)
+        smaller = await open_redis(with_table(window_episodes=BATCH_SIZE), url=server.url)
+        for write in (main(storage).reserve(stream, 0, most=1), smaller.open_run(RUN), commit(smaller, 5)):
+            with pytest.raises(UnavailableError, match="OOM"):
+                await write
+        await client.config_set("maxmemory", 0)
+        await smaller.open_run(RUN)
+        assert (await commit(smaller, 5)).tail == 1
 
 
 async def test_a_redis_that_was_emptied_is_not_begun_anew(storage, redis, prefix):
