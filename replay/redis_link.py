@@ -4,7 +4,6 @@ The only file that imports redis. What goes wrong comes out as UnavailableError.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from typing import Any
@@ -28,6 +27,7 @@ log = logging.getLogger(__name__)
 
 PROBE_INTERVAL_S = 2.0
 """A silent connection is asked for a sign of life this often."""
+CANCEL_AGAIN_S = 0.1
 TOPICS = {topic.value.encode(): topic for topic in Topic}
 
 
@@ -89,9 +89,9 @@ class RedisLink:
     async def close(self) -> None:
         """Gives up the connections. May be called twice."""
         if self._listener is not None:
-            self._listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listener
+            while not self._listener.done():
+                self._listener.cancel()  # before Python 3.12 it is lost where asyncio.wait_for has just ended
+                await asyncio.wait((self._listener,), timeout=CANCEL_AGAIN_S)
             self._listener = None
         await self._listening.aclose()
         await self._small.close()

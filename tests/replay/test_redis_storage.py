@@ -209,6 +209,25 @@ async def test_an_address_where_nothing_listens(tmp_path, prefix):
     await link.close()
 
 
+async def test_a_link_is_closed_although_a_cancellation_was_lost(redis_url, prefix, monkeypatch):
+    link, trying, tries = RedisLink(redis_url, prefix=prefix, timeout_s=1.0), asyncio.Event(), []
+
+    async def ping():
+        tries.append(True)
+        trying.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            if len(tries) == 1:
+                raise ConnectionError
+
+    monkeypatch.setattr(link._listening, "ping", ping)
+    connecting = asyncio.ensure_future(link.connect(60))
+    await trying.wait()
+    await link.close()
+    connecting.cancel()
+
+
 def test_addresses_are_shown_without_secrets():
     assert address_of("redis://user:secret@host:7000/3") == "host:7000"
     assert address_of("rediss://host") == "host:6379"
