@@ -95,6 +95,11 @@ class SharedConnection:
         except ConnectionLostError:
             return await self._send(packed, len(commands))
 
+    def abort(self) -> None:
+        """Breaks the connection: what is on its way is lost, and the next call opens another one."""
+        if self._replies is not None:
+            self._transport.abort()
+
     async def close(self) -> None:
         """Gives up the connection. May be called twice."""
         if self._connection is not None:

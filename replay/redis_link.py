@@ -14,7 +14,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from common.histogram import Histogram
@@ -63,7 +63,10 @@ class RedisLink:
         """Seconds per round trip."""
         self.reachable = False
         self.epoch = 0
-        self._loading = False
+        self._problem: Exception | None = None
+        """Why the listener has lost Redis, or not found it yet."""
+        self._heard: asyncio.Transport
+        """The listener's, while Redis is reachable."""
 
     def key(self, name: str) -> str:
         """The run's key of that name."""
@@ -80,11 +83,11 @@ class RedisLink:
             async with asyncio.timeout(timeout_s) as limit:
                 while not self.reachable:
                     await self.changes.wait(self.changes.event(Topic.HEALTH))
-                    if self._loading:
+                    if isinstance(self._problem, BusyLoadingError):
                         limit.reschedule(asyncio.get_running_loop().time() + timeout_s)
         except TimeoutError:
             await self.transaction(("PING",))  # says what is wrong
-            raise self.unavailable(f"no answer in {timeout_s:g} s") from None
+            raise self.unavailable(self._problem or f"no answer in {timeout_s:g} s") from None
 
     async def close(self) -> None:
         """Gives up the connections. May be called twice."""
@@ -140,7 +143,18 @@ class RedisLink:
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             raise self.unavailable(error or type(error).__name__) from error
         self.latency.observe(time.monotonic() - began)
+        for reply in replies:
+            if isinstance(reply, ReplyError) and str(reply).startswith("READONLY"):
+                self._demoted(reply)
         return replies
+
+    def _demoted(self, reply: ReplyError) -> None:
+        """A failover made a replica of this Redis and left our connections open; new ones find the master."""
+        for connection in (self._small, self._bulk):
+            connection.abort()
+        if self.reachable:
+            self._lost(reply)
+            self._heard.abort()
 
     def _checked(self, reply: Reply) -> Reply:
         if not isinstance(reply, ReplyError):
@@ -157,16 +171,25 @@ class RedisLink:
         async for attempt in retrying:
             with attempt:
                 try:
-                    await self._listening.ping()  # SUBSCRIBE is answered also while Redis loads its data
+                    await self._find_master()
                     async with self._listening.pubsub() as subscription:
                         await self._hear(subscription)
                 except broken as error:
                     self._lost(error)
                     raise
 
+    async def _find_master(self) -> None:
+        """Raises RedisError where nothing can be written: SUBSCRIBE would be answered all the same."""
+        await self._listening.ping()  # refused while Redis loads its data
+        if (await self._listening.info("replication")).get("role") == "slave":
+            await self._listening.connection_pool.disconnect()
+            raise ReadOnlyError("it is a replica, which cannot be written to")
+
     async def _hear(self, subscription: PubSub) -> None:
         await subscription.subscribe(self.key("changes"))
         await self._message(subscription)  # the confirmation: from here on nothing is missed
+        connection: Any = subscription.connection
+        self._heard = connection._writer.transport
         self.reachable = True
         self.changes.notify(*Topic)
         while True:
@@ -188,7 +211,7 @@ class RedisLink:
             log.warning("lost Redis at %s: %s", self._address, error)
             self.reachable = False
             self.epoch += 1
-        self._loading = isinstance(error, BusyLoadingError)
+        self._problem = error
         self.changes.notify(Topic.HEALTH)
 
     def _stopped_listening(self, listener: asyncio.Task[None]) -> None:

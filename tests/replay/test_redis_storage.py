@@ -202,6 +202,30 @@ async def test_a_redis_that_hangs_counts_as_unreachable(open_redis, tmp_path):
         assert (await storage.status()).counters.episodes == 0
 
 
+async def test_a_redis_that_became_a_replica_counts_as_unreachable(open_redis, tmp_path, prefix):
+    """As a managed one does in a failover; its connections stay open, and only new ones lead elsewhere."""
+    async with redis_server(tmp_path) as server, Redis.from_url(server.url) as client:
+        storage = await open_redis(url=server.url)
+        await storage.open_run(RUN)
+        await commit(storage, 1)
+        connections = {each["id"] for each in await client.client_list()}
+        await client.replicaof("127.0.0.1", 1)
+        with pytest.raises(UnavailableError, match="READONLY"):
+            await commit(storage, 2)
+        for _ in range(3):  # each time that the listener has tried again
+            assert (storage.reachable, storage.epoch) == (False, 1)
+            await storage.changes.wait(storage.changes.event(Topic.HEALTH))
+        late = RedisLink(server.url, prefix=prefix, timeout_s=1.0)
+        with pytest.raises(UnavailableError, match="replica"):
+            await late.connect(0.5)
+        await late.close()
+        await client.replicaof("NO", "ONE")
+        await until(storage, reachable=True)
+        assert (await commit(storage, 2)).outcomes == (Outcome.STORED,)
+        (staying,) = connections & {each["id"] for each in await client.client_list()}
+        assert int(staying) == await client.client_id(), "every other connection is a new one"
+
+
 async def test_an_address_where_nothing_listens(tmp_path, prefix):
     link = RedisLink(f"unix://{tmp_path}/none.sock", prefix=prefix, timeout_s=1.0)
     with pytest.raises(UnavailableError, match=r"none\.sock"):
