@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from protos import replay_pb2 as pb
 from replay.changes import Changes
 from replay.errors import DrainingError, InvalidRequestError
-from replay.table import EpisodeRecord, Table
+from replay.table import Table
 from replay.wire import CHUNK_BYTES
 
 MAX_EPISODES_AT_ONCE = 256
@@ -36,21 +36,21 @@ async def _read(table: Table, indices: range) -> list[pb.ReadWindowResponse]:
     blobs, records = await table.read(indices), await table.records(indices)
     responses, size = [pb.ReadWindowResponse()], 0
     for index, blob, record in zip(indices, blobs, records, strict=True):
-        if blob is None:
+        if blob is None or record is None:  # it has left the window, maybe between the two steps
             continue
         if size >= CHUNK_BYTES:
             responses.append(pb.ReadWindowResponse())
             size = 0
-        responses[-1].episodes.append(_stored_episode(index, blob, record))
+        responses[-1].episodes.append(
+            pb.StoredEpisode(
+                number=index,
+                env_steps=record.env_steps,
+                stored_at_s=record.stored_at_s,
+                episode=pb.Episode.FromString(blob),
+            )
+        )
         size += len(blob)
     return responses
-
-
-def _stored_episode(index: int, blob: bytes, record: EpisodeRecord | None) -> pb.StoredEpisode:
-    stored = pb.StoredEpisode(number=index, episode=pb.Episode.FromString(blob))
-    if record is not None:  # it may have left the window since it was read
-        stored.env_steps, stored.stored_at_s = record.env_steps, record.stored_at_s
-    return stored
 
 
 def _check_draining(changes: Changes) -> None:

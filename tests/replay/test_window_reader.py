@@ -3,8 +3,14 @@
 import pytest
 from grpc import StatusCode
 
+from common.codec import episode_from_proto
 from protos import replay_pb2 as pb
 from replay import window_reader
+from replay.settings import DEFAULT_TABLE
+from replay.storage import Group, NewEpisode
+from replay.window_reader import read_window
+from tests.replay.conftest import RUN, with_table
+from tests.replay.groups import main
 from tests.replay.running import TIMEOUT_S, message, refused
 
 LEAD = 10**6
@@ -13,6 +19,12 @@ LEAD = 10**6
 @pytest.fixture
 def small_chunks(monkeypatch):
     monkeypatch.setattr(window_reader, "CHUNK_BYTES", 3000)
+
+
+def messages(*seqs):
+    episodes = [message(seq) for seq in seqs]
+    new = [NewEpisode(meta=episode_from_proto(e).meta, blob=e.SerializeToString()) for e in episodes]
+    return Group(table=DEFAULT_TABLE, episodes=tuple(new))
 
 
 async def read(client, begin=0, end=0):
@@ -54,6 +66,25 @@ async def test_what_leaves_the_window_meanwhile_is_left_out(replay, small_chunks
         assert len(everything) == 20
         assert [episode.number for episode in late] == list(range(10, 20))
         call.cancel()
+
+
+async def test_an_episode_that_leaves_between_its_payload_and_its_record_is_left_out(
+    open_storage, monkeypatch
+):
+    storage = await open_storage(with_table(window_episodes=20, insert_lead_episodes=LEAD))
+    await storage.open_run(RUN)
+    table = main(storage)
+    await storage.commit(messages(*range(1, 21)), again=False)
+    records = table.records
+
+    async def records_later(indices):
+        await storage.commit(messages(*range(21, 26)), again=False)
+        return await records(indices)
+
+    monkeypatch.setattr(table, "records", records_later)
+    stored = [e async for response in read_window(table, storage.changes, 0, 0) for e in response.episodes]
+    assert [episode.number for episode in stored] == list(range(5, 20))
+    assert all(episode.env_steps and episode.stored_at_s for episode in stored)
 
 
 async def test_an_empty_window_and_an_end_that_is_not_there(replay):
