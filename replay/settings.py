@@ -81,7 +81,7 @@ class ReplaySettings(Settings):
     redis_timeout_s: PositiveFloat = 5.0
     """How long Redis may take to answer before it counts as unreachable."""
     redis_connect_timeout_s: PositiveFloat = 15.0
-    """How long the service waits for Redis when it starts, loading of the data included."""
+    """How long the service waits for Redis when it starts; begins anew as long as Redis loads its data."""
     window_episodes: PositiveInt = 5_000
     """The newest episodes, from which batches are drawn."""
     window_bytes: PositiveInt = 8 * 1024**3
