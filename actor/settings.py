@@ -39,4 +39,5 @@ class ActorSettings(Settings):
     weights_poll_s: PositiveFloat = 0.5
     """How often newer weights are asked for while play goes on."""
     lockstep: bool = False
-    """Wait after each episode until the learner has trained on it (one actor with one copy only)."""
+    """Wait after each episode until the learner has made its step for it. One actor with one copy only; a
+    configuration that has not one published step per episode is refused."""

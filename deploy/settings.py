@@ -75,15 +75,8 @@ class Config(Settings):
         if self.replay.tokens_file and not self.rpc.encrypted:
             raise ValueError("replay.tokens_file needs rpc.tls_*: a token is never sent in the clear")
         self._tables_fit()
-        if self.actor.lockstep and (self.run.actors, self.actor.copies) != (1, 1):
-            raise ValueError(
-                "actor.lockstep needs run.actors=1 and actor.copies=1, "
-                f"not {self.run.actors} and {self.actor.copies}"
-            )
-        if self.actor.lockstep and self.replay.all_tables[self.learner.table].limiter == "queue":
-            raise ValueError(
-                "actor.lockstep waits for a learner step per episode; limiter=queue has one per batch"
-            )
+        if self.actor.lockstep and not self.run.dataset:  # of a data set nobody plays
+            self._lockstep_fits()
         return self
 
     def _tables_fit(self) -> None:
@@ -103,3 +96,26 @@ class Config(Settings):
                 f"learner.publish_every_steps is {publish}, so weights grow {publish - 1} versions old, but "
                 f"the table {self.learner.table} drops what is older than max_age_versions = {age}"
             )
+
+    def _lockstep_fits(self) -> None:
+        """In lockstep an actor waits for step n after episode n: that step has to be due, and published."""
+        name, batch_size = self.learner.table, self.learner.batch_size
+        table = self.replay.all_tables[name]
+        if table.limiter == "queue":
+            raise ValueError(
+                "actor.lockstep waits for a learner step per episode; limiter=queue has one per batch"
+            )
+        settled = {
+            "run.actors=1": self.run.actors == 1,
+            "actor.copies=1": self.actor.copies == 1,
+            f"actor.table={name}": self.actor.table == name,
+            "learner.publish_every_steps=1": self.learner.publish_every_steps == 1,
+            f"replay.tables.{name}.samples_per_insert={batch_size}": table.samples_per_insert == batch_size,
+            f"replay.tables.{name}.insert_lead_episodes=0": table.insert_lead_episodes == 0,
+            f"replay.tables.{name}.min_episodes=0": table.min_episodes <= batch_size,
+            # Episodes that are used up leave; the learner would wait for others while the actor waits for it.
+            f"replay.tables.{name}.max_times_sampled=0": table.max_times_sampled == 0,
+        }
+        if not all(settled.values()):
+            missing = ", ".join(setting for setting, is_so in settled.items() if not is_so)
+            raise ValueError(f"actor.lockstep waits for a learner step per episode, so set {missing}")

@@ -1,5 +1,7 @@
 """Where the configuration comes from, which source wins, and what is said about a wrong one."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -183,6 +185,44 @@ def test_bad_input_is_told_in_one_sentence(sources, said):
         load_config(sources)
     assert raised.value.code == EXIT_BAD_INPUT
     assert "\n" not in str(raised.value)
+
+
+LOCKSTEP = {
+    "actor.lockstep": "true",
+    "actor.copies": 1,
+    "run.actors": 1,
+    "replay.insert_lead_episodes": 0,
+    "learner.publish_every_steps": 1,
+}
+
+
+def in_lockstep(changed):
+    return Sources(overrides=tuple(f"{key}={value}" for key, value in {**LOCKSTEP, **changed}.items()))
+
+
+@pytest.mark.parametrize(
+    ("changed", "missing"),
+    [
+        ({"run.actors": 2, "actor.copies": 3}, "run.actors=1, actor.copies=1"),
+        ({"learner.publish_every_steps": 2}, "learner.publish_every_steps=1"),
+        ({"learner.batch_size": 64}, "replay.tables.default.samples_per_insert=64"),
+        ({"replay.tables.default.samples_per_insert": 16}, "replay.tables.default.samples_per_insert=32"),
+        ({"replay.insert_lead_episodes": 1}, "replay.tables.default.insert_lead_episodes=0"),
+        ({"replay.tables.default.min_episodes": 33}, "replay.tables.default.min_episodes=0"),
+        ({"replay.tables.default.max_times_sampled": 32}, "replay.tables.default.max_times_sampled=0"),
+        ({"replay.tables.other.alpha": 0, "learner.table": "other"}, "actor.table=other"),
+    ],
+)
+def test_lockstep_without_a_published_step_per_episode_is_told_what_to_set(changed, missing):
+    """It would wait for ever for a step that is not due, or that nobody sees."""
+    load_config(in_lockstep({}))
+    with pytest.raises(BadInputError, match=rf"per episode, so set {re.escape(missing)}\.$"):
+        load_config(in_lockstep(changed))
+    load_config(in_lockstep({**changed, **dict(setting.split("=") for setting in missing.split(", "))}))
+
+
+def test_lockstep_is_no_matter_of_a_run_on_a_data_set():
+    load_config(in_lockstep({"replay.samples_per_insert": 100, "run.dataset": "episodes.parquet"}))
 
 
 @pytest.mark.parametrize("text", BAD_FILES)
