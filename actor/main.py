@@ -18,7 +18,7 @@ from actor.rollout import Rollout
 from actor.settings import ActorSettings, EnvSettings
 from actor.weights_client import WeightsClient
 from common import rpc as rpc_factory
-from common.errors import BadInputError
+from common.errors import BadInputError, FatalError
 from common.exploration import epsilon_at
 from common.lifecycle import StopSignal
 from common.metrics import serving_metrics
@@ -27,8 +27,6 @@ from common.types import Counters
 
 log = logging.getLogger(__name__)
 
-DRAIN_TIMEOUT_S = 2.0
-"""How long an actor that was asked to stop waits for its last acknowledgements."""
 STOP_CHECK_S = 0.5
 
 
@@ -44,9 +42,11 @@ def run_actor(
     stop: StopSignal,
     metrics: MetricsSettings = NO_METRICS,
 ) -> None:
-    """Plays until the run is complete or `stop` is set; then returns with what it sent acknowledged.
+    """Plays until the run is complete or `stop` is set; then returns with all finished episodes acknowledged.
 
-    Episodes that are not over when `stop` is set are dropped. Raises FatalError when it cannot go on.
+    Lost are the episodes that are not over when `stop` is set, and finished ones that the service has not let
+    in within `drain_timeout_s`: a warning counts these. Raises FatalError when it cannot go on, with the same
+    losses; but if the service refuses our episodes, with all that was not acknowledged.
     """
     check_environment(env)
     if settings.lockstep and settings.copies != 1:
@@ -75,7 +75,7 @@ def run_actor(
                 lambda: actor_figures(rollout.stats(), play_log.stats(), writer.stats(), weights.stats()),
             )
         )
-        link = _Link(writer, weights, start=start, stop=stop)
+        link = _Link(writer, weights, start=start, stop=stop, drain_timeout_s=settings.drain_timeout_s)
         if settings.lockstep:
             link.wait_for_learner(batch_size)
         else:
@@ -83,7 +83,12 @@ def run_actor(
                 weights.fetch()
             weights.start()
         log.info("%s plays %s %s in %d copies", name, env.name, env.map, environment.copies)
-        _play(rollout, policy, link, settings, play_log, batch_size=batch_size)
+        try:
+            _play(rollout, policy, link, settings, play_log, batch_size=batch_size)
+        except Exception:
+            with contextlib.suppress(FatalError):  # the writer's; what is raised came first, or is the same
+                link.drain_in_time()
+            raise
         link.drain()
         log.info("%s ends: session %s, %d episodes stored", name, session, writer.stats().stored)
 
@@ -92,10 +97,16 @@ class _Link:
     """What the play loop knows of the run, from both clients together."""
 
     def __init__(
-        self, writer: ReplayWriter, weights: WeightsClient, *, start: Counters, stop: StopSignal
+        self,
+        writer: ReplayWriter,
+        weights: WeightsClient,
+        *,
+        start: Counters,
+        stop: StopSignal,
+        drain_timeout_s: float,
     ) -> None:
         self.writer, self.weights = writer, weights
-        self._start, self._stop = start, stop
+        self._start, self._stop, self._drain_timeout_s = start, stop, drain_timeout_s
 
     @property
     def over(self) -> bool:
@@ -124,7 +135,11 @@ class _Link:
         while not self._stop.is_set():
             if self.writer.drain(STOP_CHECK_S):
                 return
-        if not self.writer.drain(DRAIN_TIMEOUT_S):
+        self.drain_in_time()
+
+    def drain_in_time(self) -> None:
+        """The same within the time that a process has to end; then counts what it gives up."""
+        if not self.writer.drain(self._drain_timeout_s):
             log.warning("gave up %d episodes that were not acknowledged", self.writer.stats().held)
 
 
@@ -146,8 +161,7 @@ def _play(
         epsilon = epsilon_at(settings.exploration, counters.env_steps)
         for finished in rollout.step(epsilon=epsilon):
             play_log.add(finished.episode)
-            if not link.writer.put(finished.episode):
-                return
+            link.writer.put(finished.episode)
             if settings.lockstep:
                 link.wait_for_learner(batch_size)
         play_log.write_if_due(

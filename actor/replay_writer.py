@@ -115,7 +115,8 @@ class ReplayWriter:
 
     @labelled("wait for room in the queue")
     def put(self, episode: Episode) -> bool:
-        """Takes an episode as soon as there is room; false if the process was asked to stop before that.
+        """Takes an episode as soon as there is room, or without room once the process was asked to stop: then
+        the answer is false, and only what has been played already is to follow.
 
         Raises FatalError when the service refuses our episodes.
         """
@@ -127,10 +128,9 @@ class ReplayWriter:
             )
             self._wait_s += time.perf_counter() - began
             self._check()
-            if not outbox.has_room(episode):
-                return False
+            room = outbox.has_room(episode)
             outbox.add(episode)
-            return True
+            return room
 
     def drain(self, timeout_s: float) -> bool:
         """Waits until every episode is acknowledged; false when the time is over before that."""

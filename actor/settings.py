@@ -34,6 +34,9 @@ class ActorSettings(Settings):
     """Finished episodes that wait for their acknowledgement; play pauses when they are so many."""
     queue_bytes: PositiveInt = 64 * 1024 * 1024
     """The same in bytes."""
+    drain_timeout_s: PositiveFloat = 7.0
+    """How long an actor that ends waits for its last acknowledgements. What the service, or its rate limiter,
+    has not let in by then is lost."""
     table: str = "default"
     """Table of the replay service that the episodes enter."""
     weights_poll_s: PositiveFloat = 0.5

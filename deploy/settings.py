@@ -45,7 +45,8 @@ class SupervisorSettings(Settings):
     max_failures: PositiveInt = 5
     """Failures in a row after which the run is given up."""
     actor_stop_s: PositiveFloat = 10.0
-    """How long actors and the evaluator may take to end; all they can lose is the episode being played."""
+    """How long actors and the evaluator may take to end. Lost are the episodes being played, and those
+    finished but not let in within actor.drain_timeout_s; an unfinished evaluation is handed out again."""
     learner_stop_s: PositiveFloat = 20.0
     """The same for the learner, which writes a checkpoint."""
     replay_stop_s: PositiveFloat = 10.0
@@ -74,6 +75,11 @@ class Config(Settings):
         split_address(self.rpc.address)
         if self.replay.tokens_file and not self.rpc.encrypted:
             raise ValueError("replay.tokens_file needs rpc.tls_*: a token is never sent in the clear")
+        if self.actor.drain_timeout_s >= self.supervisor.actor_stop_s:
+            raise ValueError(
+                f"supervisor.actor_stop_s ({self.supervisor.actor_stop_s:g}) has to be longer than "
+                f"actor.drain_timeout_s ({self.actor.drain_timeout_s:g})"
+            )
         self._tables_fit()
         if self.actor.lockstep and not self.run.dataset:  # of a data set nobody plays
             self._lockstep_fits()

@@ -1,13 +1,17 @@
 """The whole actor against a real service: how it begins, plays, keeps step with a learner, and ends."""
 
+import contextlib
 import dataclasses
 import threading
 
+import grpc
 import pytest
 import torch
 
 from actor import main
 from actor.main import run_actor
+from actor.replay_writer import ReplayWriter
+from actor.rollout import Rollout
 from actor.settings import ActorSettings, EnvSettings
 from common.agent import AgentNetwork, pack_weights
 from common.codec import episode_from_proto
@@ -119,14 +123,97 @@ def test_a_stop_keeps_what_was_played_and_ends_at_once():
     assert status.rejected == 0
 
 
-def test_a_stop_ends_an_actor_that_the_rate_limiter_holds(monkeypatch):
-    monkeypatch.setattr(main, "DRAIN_TIMEOUT_S", 0.1)
+@pytest.fixture
+def rollouts(monkeypatch):
+    """Those of all actors of the test."""
+    made = []
+
+    def make(*arguments, **options):
+        made.append(Rollout(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(main, "Rollout", make)
+    return made
+
+
+@contextlib.contextmanager
+def held_actor(service, rollouts, **settings):
+    """One that waits for room: four episodes make a batch, and no more may enter before somebody takes it."""
+    stop = StopSignal()
+    thread = acting(service.settings, stop=stop, copies=8, queue_episodes=2, **settings)
+    service.until(lambda status: status.counters.episodes == 4 and rollouts[0].stats().episodes > 4 + 2)
+    yield stop
+    thread.join()
+
+
+def taking_batches(service):
+    """A learner that looks at nothing; returns what ends it."""
+    opening = pb.SampleOpen(batch_size=4, consumed_batches=0)
+    requests = iter([pb.SampleRequest(open=opening, credits=1000)])
+    call = service.stub.Sample(requests, timeout=TIMEOUT_S)
+
+    def take():
+        with contextlib.suppress(grpc.RpcError):
+            for _ in call:
+                pass
+
+    threading.Thread(target=take).start()
+    return call.cancel
+
+
+def test_a_stop_loses_no_finished_episode_that_the_learner_makes_room_for(rollouts):
+    """Play waits for room in the midst of a step that ended several episodes."""
     with replay_service(insert_lead_episodes=0, samples_per_insert=4) as service:
-        stop = StopSignal()
-        thread = acting(service.settings, stop=stop, queue_episodes=2)
-        service.until(lambda status: status.counters.episodes >= 4)
-        stop.set()
-        thread.join()
+        with held_actor(service, rollouts) as stop:
+            stop.set()
+            end = taking_batches(service)
+        stored = service.status().counters.episodes
+        end()
+    assert stored == rollouts[0].stats().episodes > 4 + 2 + 1
+
+
+def test_a_stop_ends_an_actor_that_the_rate_limiter_holds_and_counts_what_is_lost(rollouts, caplog):
+    with replay_service(insert_lead_episodes=0, samples_per_insert=4) as service:
+        with held_actor(service, rollouts, drain_timeout_s=0.1) as stop:
+            stop.set()
+        lost = rollouts[0].stats().episodes - service.status().counters.episodes
+    assert f"gave up {lost} episodes" in caplog.text
+
+
+def failing_toy(monkeypatch, when_it_fails):
+    """From its twentieth episode on it cannot be begun."""
+    reset = ToyEnvironment.reset
+
+    def fail_at_last(self, mask_K, seeds_K):
+        if len(self.seeds_begun) < 20:
+            return reset(self, mask_K, seeds_K)
+        when_it_fails()
+        raise FatalError("The toy is broken.")
+
+    monkeypatch.setattr(ToyEnvironment, "reset", fail_at_last)
+
+
+def test_a_game_that_cannot_go_on_loses_no_finished_episode(monkeypatch, rollouts):
+    with replay_service(insert_lead_episodes=0, samples_per_insert=4) as service:
+        ends = []
+        failing_toy(monkeypatch, lambda: ends.append(taking_batches(service)))
+        with pytest.raises(FatalError, match="toy is broken"):
+            act(service.settings, queue_episodes=100)
+        stored = service.status().counters.episodes
+        ends[0]()
+    assert stored == rollouts[0].stats().episodes > 4
+
+
+def test_a_game_that_cannot_go_on_is_told_though_the_service_refuses_its_episodes(monkeypatch):
+    """The message of the first failure is the one that helps."""
+
+    def refuse(*_):
+        raise FatalError("The service refuses.")
+
+    monkeypatch.setattr(ReplayWriter, "drain", refuse)
+    failing_toy(monkeypatch, lambda: None)
+    with replay_service() as service, pytest.raises(FatalError, match="toy is broken"):
+        act(service.settings)
 
 
 def test_a_restarted_actor_plays_other_episodes(monkeypatch):

@@ -170,6 +170,7 @@ BAD_FILES = {
             ),
             "publish_every_steps is 10",
         ),
+        (Sources(overrides=("actor.drain_timeout_s=10",)), r"actor_stop_s \(10\) has to be longer"),
         (Sources(overrides=("actor.lockstep=true",)), "run.actors=1"),
         (
             Sources(preset="coma", overrides=("actor.lockstep=true", "actor.copies=1", "run.actors=1")),
