@@ -25,7 +25,7 @@ class EnvSpec:
     state_size: int
     episode_limit: int
     fallback_action: int
-    """Stop or no-op: the action that imagination never forbids."""
+    """Stop or no-op: all that the dead can do, and what imagination takes where it predicts nothing else."""
 
     def __post_init__(self) -> None:
         for name in ("n_agents", "n_actions", "obs_size", "state_size", "episode_limit"):

@@ -103,9 +103,13 @@ def _action_conditioned(
 
 
 def predicted_avail(logits_RNA: Tensor, fallback_action: int) -> Tensor:
-    """Actions more likely available than not; the fallback always, lest an agent is left without any."""
+    """Actions more likely available than not; the fallback where there is none.
+
+    Not the fallback always: SMAC's is no-op, which only the dead have, so its value for the living was never
+    trained.
+    """
     avail = logits_RNA.detach() > 0.0
-    avail[..., fallback_action] = True
+    avail[..., fallback_action] |= ~avail.any(dim=-1)
     return avail
 
 

@@ -19,7 +19,7 @@ from learner.kernels.latent import mix
 
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 Sizes = tuple[int, int, int, int]
-"""R, N, the horizon, and the action that is always available, -1 where all are."""
+"""R, N, the horizon, and the action of agents that have no other, -1 where all are available."""
 Operators = tuple[float, float, float]
 
 EPS = np.float32(1e-5)
@@ -168,8 +168,13 @@ def _action_conditioned(
         _linear(blas, number, (avail_head[0], avail_head[1]), code, now, middle, 0)
         rectify(len(middle), middle, 0)
         _linear(blas, number, (avail_head[2], avail_head[3]), middle, 0, q, 0)
-        for place in range(number * actions):
-            avail[place] = fallback < 0 or place % actions == fallback or q[place] > ZERO
+        for node in range(number):
+            none = True
+            for place in range(node * actions, (node + 1) * actions):
+                avail[place] = fallback < 0 or q[place] > ZERO
+                none = none and not avail[place]
+            if none:
+                avail[node * actions + fallback] = True
 
 
 @part

@@ -148,7 +148,8 @@ def test_the_time_limit_ends_an_episode_without_terminating_it(open_smac):
 
 def test_a_defeat_is_terminated_and_the_dead_have_nothing_but_no_op(open_smac):
     results = play_episode(open_smac(), lambda frame: frame.avail_actions_KNA.argmax(axis=-1))
-    last = results[-1]
+    first, last = results[0], results[-1]
+    assert not first.frame.avail_actions_KNA[0, :, NO_OP].any(), "the living have it never"
     assert (last.done_K[0], last.terminated_K[0], last.won_K[0]) == (True, True, False)
     assert last.frame.avail_actions_KNA[0, :, NO_OP].all()
     assert (last.frame.avail_actions_KNA.sum(axis=-1) == 1).all()

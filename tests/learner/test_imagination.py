@@ -40,6 +40,14 @@ def _setup(batch, spec=SPEC, **changes):
     return model, policy, present
 
 
+def _same_compiled(model, policy, start):
+    """In blocks of rows, and compiled where it is compiled, the same is imagined."""
+    rollout = Rollout(model.spec.n_agents, model.settings)
+    in_blocks = imagine_fused(model, policy, rollout, start)
+    torch.testing.assert_close(in_blocks, rollout.fuse(imagine(model, policy, start)).detach())
+    assert not in_blocks.requires_grad
+
+
 def test_the_first_action_is_the_policys_on_the_real_hidden_state_and_available(batch):
     model, policy, start = _setup(batch)
     imagined = imagine(model, policy, start)
@@ -77,6 +85,23 @@ def test_later_actions_obey_the_predicted_mask(batch):
     for actions in imagined.actions_RN[1:]:
         assert (actions == SPEC.fallback_action).all()
     assert predicted_avail(torch.full((2, 3, SPEC.n_actions), -9.0), 4).sum() == 6
+    _same_compiled(model, policy, start)
+
+
+def test_the_fallback_is_there_for_those_alone_who_have_nothing_else(batch):
+    """SMAC's is no-op: a living agent's value of it is of nothing that was ever played."""
+    model, policy, start = _setup(batch)
+    others = torch.arange(SPEC.n_actions) != SPEC.fallback_action
+    with torch.no_grad():
+        model.avail_head[2].bias.copy_(torch.where(others, 100.0, -100.0))
+        policy.head.bias[SPEC.fallback_action] = 100.0  # it would always be chosen
+    for actions in imagine(model, policy, start).actions_RN[1:]:
+        assert (actions != SPEC.fallback_action).all()
+    logits = torch.where(others, 9.0, -9.0).repeat(2, 3, 1)
+    logits[1, 2] = -9.0
+    fallback = predicted_avail(logits, SPEC.fallback_action)[..., SPEC.fallback_action]
+    assert fallback.nonzero().tolist() == [[1, 2]]
+    _same_compiled(model, policy, start)
 
 
 def test_the_literal_rollout_is_the_papers(batch):
@@ -111,10 +136,7 @@ def test_blocks_of_rows_are_imagined_as_the_whole(monkeypatch, changes, spec):
     for where in (module, compiled_imagination):
         monkeypatch.setattr(where, "BLOCK_NODES", 4 * spec.n_agents)
     model, policy, start = _setup(ragged_batch(spec=spec), spec, **changes)
-    rollout = Rollout(spec.n_agents, model.settings)
-    in_blocks = imagine_fused(model, policy, rollout, start)
-    torch.testing.assert_close(in_blocks, rollout.fuse(imagine(model, policy, start)).detach())
-    assert not in_blocks.requires_grad
+    _same_compiled(model, policy, start)
 
 
 @pytest.mark.parametrize("branch", ["ac", "af", "st"])

@@ -154,7 +154,7 @@ def _imagine_s(
         s = _prior(p, "ac_prior", s, np.eye(A)[action])[0]
         h = _decode(p, "ac_decoder", s) + fading.hidden**k * carried
         avail = np.real(layers(p, "world_model.avail_head", s, count=2)) > 0
-        avail[:, SPEC.fallback_action] = True
+        avail[:, SPEC.fallback_action] |= ~avail.any(axis=-1)
         path.append(s)
     return path
 
