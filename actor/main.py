@@ -28,6 +28,8 @@ from common.types import Counters
 log = logging.getLogger(__name__)
 
 STOP_CHECK_S = 0.5
+MAX_NAME_CHARACTERS = 64
+"""The service refuses the episodes of an actor whose name is longer."""
 
 
 def run_actor(
@@ -46,8 +48,13 @@ def run_actor(
 
     Lost are the episodes that are not over when `stop` is set, and finished ones that the service has not let
     in within `drain_timeout_s`: a warning counts these. Raises FatalError when it cannot go on, with the same
-    losses; but if the service refuses our episodes, with all that was not acknowledged.
+    losses; but if the service refuses our episodes, with all that was not acknowledged. BadInputError, before
+    anything is asked of the service: no such environment, or a setting or `name` that cannot be.
     """
+    if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+        raise BadInputError(
+            f'Set --name: it has 1 to {MAX_NAME_CHARACTERS} characters, and "{name}" has {len(name)}.'
+        )
     check_environment(env)
     if settings.lockstep and settings.copies != 1:
         raise BadInputError(f"actor.lockstep needs actor.copies=1, not {settings.copies}.")

@@ -1,6 +1,7 @@
 """The command line `vdfd`. Torch and JAX are imported by the commands that need them, so --help is quick."""
 
 import logging
+import os
 import socket
 import sys
 from pathlib import Path
@@ -112,8 +113,12 @@ def learner(sources: Sources, run_dir: RunDirOption = MANUAL_RUN_DIR) -> None:
 def actor(
     sources: Sources,
     name: Annotated[
-        str, typer.Option(help="Unique among the run's actors; {host} in it becomes the host's name.")
-    ] = "actor-0",
+        str,
+        typer.Option(
+            help="Unique among the run's actors, since its battles follow from it and from the seed; "
+            "{host} and {pid} in it become the host's name and the process's number."
+        ),
+    ] = "{host}-{pid}",
 ) -> None:
     """An actor: plays episodes and sends them to the replay service.
 
@@ -123,7 +128,7 @@ def actor(
     from actor.main import run_actor
 
     run_actor(
-        name=name.replace("{host}", socket.gethostname()),
+        name=name.replace("{host}", socket.gethostname()).replace("{pid}", str(os.getpid())),
         env=config.env,
         settings=config.actor,
         agent=config.agent,

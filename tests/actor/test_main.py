@@ -276,6 +276,12 @@ def test_lockstep_needs_one_copy():
         act(RpcSettings(address=unused_address()), lockstep=True)
 
 
+@pytest.mark.parametrize("name", ["", 65 * "a"])
+def test_a_name_that_the_service_would_refuse_is_told_before_anything_is_asked_of_it(name):
+    with pytest.raises(BadInputError, match=rf"--name.* 1 to 64 .* has {len(name)}"):
+        act(RpcSettings(address=unused_address()), name=name)
+
+
 def test_an_unknown_map_is_told_before_anything_is_asked_of_the_service():
     with pytest.raises(BadInputError, match="tiny"):
         act(RpcSettings(address=unused_address()), env=EnvSettings(name="toy", map="tini"))

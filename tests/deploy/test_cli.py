@@ -119,6 +119,18 @@ def test_a_wrong_environment_variable_is_named(vdfd, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"), [((), "{host}-{pid}"), (("--name", "a-{pid}-{host}"), "a-{pid}-{host}")]
+)
+def test_an_actor_has_a_name_of_its_own_unless_it_is_given_one(vdfd, monkeypatch, arguments, name):
+    """Actors of one name would play the same battles."""
+    started = []
+    monkeypatch.setattr("actor.main.run_actor", lambda **options: started.append(options["name"]))
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+    assert vdfd("actor", *arguments)[0] == 0
+    assert started == [name.format(host=socket.gethostname(), pid=os.getpid())]
+
+
 def test_a_taken_port_starts_nothing(vdfd, tmp_path):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
