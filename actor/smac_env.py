@@ -1,7 +1,4 @@
-"""SMAC behind the environment protocol: the only file that imports smac.
-
-The package is used as it is, except that a client that fails is never restarted by it: it would hand out
-the broken episode as a defeat, and what it counts the reward scale from would be counted twice.
+"""SMAC behind the environment protocol: one battlefield after the other, a new one where the last has failed.
 
 Shapes: K copies (always 1), N agents, O obs, S state, A actions.
 """
@@ -9,15 +6,14 @@ Shapes: K copies (always 1), N agents, O obs, S state, A actions.
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
-from smac.env import StarCraft2Env
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
 from actor.environment import EnvironmentStats, Frame, IntArray, SeedArray, StepResult
-from actor.sc2_client import CLIENT_FAILURES, ClientLimits, Controller, check_version, guarding
+from actor.sc2_battlefield import BATTLE_FAILURES, Battlefield, reason_of
+from actor.sc2_client import ClientLimits, check_version
 from actor.smac import SmacOptions
 from common.errors import FatalError
 from common.types import BoolArray, EnvSpec
@@ -28,78 +24,6 @@ NO_OP = 0
 """The first action, and all that a dead agent can do."""
 LONGEST_PAUSE_S = 5.0
 """Between two launches that fail."""
-
-
-class GameFailedError(Exception):
-    """The client failed in the midst of play; its cause says how."""
-
-
-class Battlefield(StarCraft2Env):  # type: ignore[misc]
-    """One client from its launch, which is its first reset, to its end.
-
-    Between two resets there must be a whole episode.
-    """
-
-    _controller: Controller | None
-    _sc2_proc: object | None
-    agents: dict[int, Any]
-    enemies: dict[int, Any]
-    previous_ally_units: dict[int, Any] | None
-    previous_enemy_units: dict[int, Any] | None
-
-    def __init__(self, limits: ClientLimits, **settings: object) -> None:
-        super().__init__(**settings)
-        self._limits = limits
-
-    def full_restart(self) -> NoReturn:
-        """Called in the handling of a failure, in order to start a new client: this one is over instead."""
-        raise GameFailedError("the client failed")
-
-    def _launch(self) -> None:
-        with guarding(self._limits):
-            super()._launch()
-
-    def reset(self) -> None:
-        """Begins an episode; what the package returns here is asked for anew after every step anyway."""
-        if self._controller is not None:  # else it is launched now, with a deadline of its own
-            self._controller.allow(self._limits.answer_s)
-        super().reset()
-        # While units appear one by one, the package adds those that were there before once more.
-        enemies = sum(unit.health_max + unit.shield_max for unit in self.enemies.values())
-        if self._episode_count == 0:
-            self.max_reward = self.n_enemies * self.reward_death_value + self.reward_win + enemies
-
-    def play(self, actions_N: list[int]) -> tuple[float, bool, dict[str, Any]]:
-        """One step; the deadline for it begins now."""
-        self._client.allow(self._limits.answer_s)
-        reward, over, info = self.step(actions_N)
-        return float(reward), bool(over), info
-
-    def replay(self) -> bytes:
-        """The client's replay file so far."""
-        self._client.allow(self._limits.answer_s)
-        data: bytes = self._client.save_replay()
-        return data
-
-    @property
-    def _client(self) -> Controller:
-        if self._controller is None:
-            raise ValueError("there is no client before reset() and after close()")
-        return self._controller
-
-    @property
-    def episodes(self) -> int:
-        """Episodes played to their end."""
-        return int(self._episode_count)
-
-    def close(self) -> None:
-        """Ends the client. May be called twice, and is called again when the process ends."""
-        super().close()
-        # The package keeps this object for that last call: let go what is large.
-        self._sc2_proc = self._controller = self._obs = None
-        self.agents, self.enemies = {}, {}
-        self.previous_ally_units = self.previous_enemy_units = None
-        self.pathing_grid = self.terrain_height = None
 
 
 class SmacEnvironment:
@@ -141,7 +65,7 @@ class SmacEnvironment:
         elif field is not None:
             try:
                 field.reset()
-            except (GameFailedError, *CLIENT_FAILURES) as error:
+            except BATTLE_FAILURES as error:
                 self._give_up_client(error)
         if self._field is None:
             self._field = self._launch(int(seeds_K[0]))
@@ -158,7 +82,7 @@ class SmacEnvironment:
         try:
             reward, over, info = field.play(actions_KN[0].tolist())
             replay = field.replay() if over and self._options.replay_dir is not None else None
-        except (GameFailedError, *CLIENT_FAILURES) as error:
+        except BATTLE_FAILURES as error:
             self._give_up_client(error)
             return self._result(void=True)
         if replay is not None:
@@ -200,7 +124,7 @@ class SmacEnvironment:
     def _launch(self, seed: int) -> Battlefield:
         """A client whose first episode has begun."""
         retry = Retrying(
-            retry=retry_if_exception_type((GameFailedError, *CLIENT_FAILURES)),
+            retry=retry_if_exception_type(BATTLE_FAILURES),
             wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
             stop=stop_after_attempt(self._options.launch_attempts),
             before_sleep=_log_failed_launch,
@@ -208,10 +132,10 @@ class SmacEnvironment:
         )
         try:
             return retry(self._launch_once, seed)
-        except (GameFailedError, *CLIENT_FAILURES) as error:
+        except BATTLE_FAILURES as error:
             raise FatalError(
                 f"StarCraft II could not be launched {self._options.launch_attempts} times in a row "
-                f"({_reason(error)}); see whether it runs by itself, and whether memory and disk suffice."
+                f"({reason_of(error)}); see whether it runs by itself, and whether memory and disk suffice."
             ) from error
 
     def _launch_once(self, seed: int) -> Battlefield:
@@ -227,7 +151,7 @@ class SmacEnvironment:
 
     def _give_up_client(self, error: Exception) -> None:
         self._counts["failed"] += 1
-        log.warning("a StarCraft II client failed and is replaced: %s", _reason(error))
+        log.warning("a StarCraft II client failed and is replaced: %s", reason_of(error))
         self._end_client()
 
     def _end_client(self) -> None:
@@ -279,12 +203,6 @@ def _empty_frame(spec: EnvSpec) -> Frame:
     )
 
 
-def _reason(error: BaseException) -> str:
-    """What happened, from the exception that the package's handling hides."""
-    cause = error.__context__ if isinstance(error, GameFailedError) and error.__context__ else error
-    return " ".join(f"{type(cause).__name__}: {cause}".split())
-
-
 def _log_failed_launch(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("a launch of StarCraft II failed and is tried again: %s", _reason(error) if error else "")
+    log.warning("a launch of StarCraft II failed and is tried again: %s", reason_of(error) if error else "")

@@ -25,7 +25,7 @@ ONLY_IN = {
     "jaxmarl": {"actor/smax_env.py"},
     "lbforaging": {"actor/lbf_env.py"},
     "gymnasium": {"actor/lbf_env.py"},
-    "smac": {"actor/smac_env.py"},
+    "smac": {"actor/sc2_battlefield.py"},
     "pysc2": {"actor/sc2_client.py"},
     "s2clientprotocol": {"actor/sc2_client.py"},
     "websocket": {"actor/sc2_client.py"},
