@@ -98,6 +98,12 @@ class Environment(Protocol):
     def stats(self) -> EnvironmentStats:
         """Figures since the environment was made."""
 
+    def interrupt(self) -> None:
+        """Another thread says that the process is to end: nothing waits for a game any more.
+
+        A copy whose game did not come up because of that shows what it likes, and its next step is void.
+        """
+
     def close(self) -> None:
         """Ends the game and what belongs to it. May be called twice."""
 

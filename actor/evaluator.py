@@ -45,6 +45,8 @@ def evaluate_weights(
     torch.set_num_threads(settings.threads)
     copies = min(settings.copies, episodes)
     with contextlib.closing(make_environment(env, copies=copies, threads=settings.threads)) as environment:
+        if stop is not None:
+            stop.call_when_set(environment.interrupt)
         policy = Policy(environment.spec, agent, seed=seed)
         policy.load(weights)
         metas = play_greedy(
@@ -72,6 +74,7 @@ def run_evaluator(
     with contextlib.ExitStack() as stack:
         environment = make_environment(env, copies=settings.copies, threads=settings.threads)
         stack.callback(environment.close)
+        stop.call_when_set(environment.interrupt)
         channel = stack.enter_context(rpc_factory.channel(rpc))
         join_run(channel, environment.spec, rpc, stop=stop)
         points = EvaluationPoints(channel, rpc, name=name, stop=stop)

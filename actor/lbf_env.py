@@ -82,6 +82,9 @@ class LbfEnvironment:
         """There are no clients."""
         return EnvironmentStats()
 
+    def interrupt(self) -> None:
+        """No step takes long."""
+
     def close(self) -> None:
         """Nothing is held but memory."""
 

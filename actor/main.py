@@ -62,6 +62,7 @@ def run_actor(
     with contextlib.ExitStack() as stack:
         environment = make_environment(env, copies=settings.copies, threads=settings.threads)
         stack.callback(environment.close)
+        stop.call_when_set(environment.interrupt)
         channel = stack.enter_context(rpc_factory.channel(rpc))
         start = join_run(channel, environment.spec, rpc, stop=stop)
         weights = WeightsClient(channel, rpc, poll_s=settings.weights_poll_s, stop=stop)

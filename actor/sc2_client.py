@@ -7,12 +7,14 @@ configuration of the highest priority: within `guarding` that is the one here.
 
 import contextlib
 import logging
+import select
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +24,7 @@ from pysc2.lib import protocol, remote_controller, sc_process
 from pysc2.run_configs import platforms
 from s2clientprotocol.sc2api_pb2 import ResponseObservation
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_any, wait_fixed
-from tenacity.stop import stop_after_delay, stop_base
+from tenacity.stop import stop_after_delay, stop_base, stop_when_event_set
 
 from actor import sc2_guard
 from actor.sc2_folder import ClientFolder
@@ -32,6 +34,7 @@ from common.errors import FatalError
 logging.getLogger("absl").setLevel(logging.ERROR)  # pysc2 tells of every launch and end
 
 CONNECT_PAUSE_S = 0.05
+STOP_CHECK_S = 0.2
 GUARD_END_S = 5.0
 """The guard only has to kill and to remove; one that does not get that done is killed itself."""
 LOG_TAIL = 300
@@ -58,6 +61,8 @@ class ClientLimits:
     """From its start until its first battle can begin."""
     answer_s: float = 5.0
     """For everything that one step or the beginning of one further battle asks of it."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Once it is set nothing is waited for any more."""
 
 
 class DeadlineSocket(websocket.WebSocket):  # type: ignore[misc]
@@ -65,15 +70,18 @@ class DeadlineSocket(websocket.WebSocket):  # type: ignore[misc]
 
     deadline = 0.0
     """On the monotonic clock."""
+    stopping = threading.Event()
 
     def recv(self) -> str | bytes:
-        """The next message. WebSocketTimeoutException: it is not there in time."""
-        left_s = self.deadline - time.monotonic()
-        if left_s <= 0:
-            raise websocket.WebSocketTimeoutException("no time is left")
-        self.settimeout(left_s)
-        message: str | bytes = super().recv()
-        return message
+        """The next message. WebSocketTimeoutException: it is not there in time, or the process is to end."""
+        while (left_s := self.deadline - time.monotonic()) > 0:
+            if select.select([self.sock], [], [], min(left_s, STOP_CHECK_S))[0]:
+                self.settimeout(left_s)
+                message: str | bytes = super().recv()
+                return message
+            if self.stopping.is_set():
+                raise websocket.WebSocketTimeoutException("the process was asked to stop")
+        raise websocket.WebSocketTimeoutException("no time is left")
 
     def close(self, *_: object, **__: object) -> None:
         """At once: the usual close waits 3 s for an answer, which a client that hangs will not give."""
@@ -100,14 +108,16 @@ class Controller(remote_controller.RemoteController):  # type: ignore[misc]
         retry = Retrying(
             retry=retry_if_exception_type((OSError, websocket.WebSocketException)),
             wait=wait_fixed(CONNECT_PAUSE_S),
-            stop=stop_any(stop_after_delay(timeout_seconds), _ClientGone(proc)),
+            stop=stop_any(
+                stop_after_delay(timeout_seconds), stop_when_event_set(proc.stopping), _ClientGone(proc)
+            ),
             reraise=True,
         )
         url = f"ws://{host}:{port}/sc2api"
         socket: DeadlineSocket = retry(
             websocket.create_connection, url, timeout=timeout_seconds, class_=DeadlineSocket
         )
-        socket.deadline = deadline
+        socket.deadline, socket.stopping = deadline, proc.stopping
         self._socket = socket
         return socket
 
@@ -128,6 +138,7 @@ class GuardedClient(sc_process.StarcraftProcess):  # type: ignore[misc]
     _proc: "subprocess.Popen[bytes] | None" = None
 
     def __init__(self, run_config: "GuardedLinux", exec_path: str, limits: ClientLimits) -> None:
+        self.stopping = limits.stopping
         self._resources = contextlib.ExitStack()  # close() may be called before all of them are there
         with contextlib.ExitStack() as stack:
             reservation = PortReservation()

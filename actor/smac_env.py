@@ -4,11 +4,14 @@ Shapes: K copies (always 1), N agents, O obs, S state, A actions.
 """
 
 import logging
+import threading
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_any
+from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_random_exponential
 
 from actor.environment import EnvironmentStats, Frame, IntArray, SeedArray, StepResult
@@ -34,6 +37,7 @@ class SmacEnvironment:
     def __init__(self, *, map_name: str, options: SmacOptions) -> None:
         check_version(options.game_version)
         self._map, self._options = map_name, options
+        self._stopping = threading.Event()
         self.seeds_K: SeedArray = np.zeros(1, np.uint64)
         sizes = self._new_battlefield().get_env_info()
         self.spec = EnvSpec(
@@ -70,14 +74,17 @@ class SmacEnvironment:
         if self._field is None:
             self._field = self._launch(int(seeds_K[0]))
             self.seeds_K = np.array(seeds_K, np.uint64)
-        self._playing = True
-        self._frame = _frame_of(self._field)
+        if self._field is not None:
+            self._playing = True
+            self._frame = _frame_of(self._field)
         return self._frame
 
     def step(self, actions_KN: IntArray) -> StepResult:
         """Plays one step; if the client fails the episode is void and the client is gone."""
         field = self._field
         if field is None:
+            if self._stopping.is_set():
+                return self._result(void=True)
             raise ValueError("step() without reset()")
         try:
             reward, over, info = field.play(actions_KN[0].tolist())
@@ -104,6 +111,10 @@ class SmacEnvironment:
             recycled=self._counts["recycled"],
         )
 
+    def interrupt(self) -> None:
+        """Ends a launch that is under way, and the wait for an answer."""
+        self._stopping.set()
+
     def close(self) -> None:
         """Ends the client. May be called twice."""
         self._end_client()
@@ -111,7 +122,9 @@ class SmacEnvironment:
     def _new_battlefield(self, seed: int | None = None) -> Battlefield:
         options = self._options
         return Battlefield(
-            ClientLimits(launch_s=options.launch_timeout_s, answer_s=options.answer_timeout_s),
+            ClientLimits(
+                launch_s=options.launch_timeout_s, answer_s=options.answer_timeout_s, stopping=self._stopping
+            ),
             map_name=self._map,
             difficulty=options.difficulty,
             game_version=options.game_version,
@@ -121,18 +134,23 @@ class SmacEnvironment:
             continuing_episode=True,  # only so that `info` tells when the time limit ended an episode
         )
 
-    def _launch(self, seed: int) -> Battlefield:
-        """A client whose first episode has begun."""
+    def _launch(self, seed: int) -> Battlefield | None:
+        """A client whose first episode has begun; None if the process was asked to stop before that."""
         retry = Retrying(
             retry=retry_if_exception_type(BATTLE_FAILURES),
             wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
-            stop=stop_after_attempt(self._options.launch_attempts),
+            stop=stop_any(
+                stop_after_attempt(self._options.launch_attempts), stop_when_event_set(self._stopping)
+            ),
+            sleep=sleep_using_event(self._stopping),
             before_sleep=_log_failed_launch,
             reraise=True,
         )
         try:
             return retry(self._launch_once, seed)
         except BATTLE_FAILURES as error:
+            if self._stopping.is_set():
+                return None
             raise FatalError(
                 f"StarCraft II could not be launched {self._options.launch_attempts} times in a row "
                 f"({reason_of(error)}); see whether it runs by itself, and whether memory and disk suffice."

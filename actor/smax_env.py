@@ -197,6 +197,9 @@ class SmaxEnvironment:
         """There are no clients."""
         return EnvironmentStats()
 
+    def interrupt(self) -> None:
+        """No step takes long."""
+
     def close(self) -> None:
         """Nothing is held but memory."""
 

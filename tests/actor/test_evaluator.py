@@ -63,10 +63,19 @@ def test_progress_is_told():
     assert seen[-1] == 6
 
 
-def test_a_stopped_evaluation_has_no_result():
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Set when an environment is told not to wait for its game any more."""
+    told = threading.Event()
+    monkeypatch.setattr(ToyEnvironment, "interrupt", lambda _: told.set())
+    return told
+
+
+def test_a_stopped_evaluation_has_no_result(interrupted):
     stop = StopSignal()
     stop.set()
     assert evaluate(toy_weights(), copies=2, stop=stop) is None
+    assert interrupted.is_set()
 
 
 def test_weights_of_another_network_are_told():
@@ -127,7 +136,7 @@ def test_an_evaluation_is_the_same_whoever_plays_it():
     assert len({mean_return for _, _, mean_return in curves[0]}) > 1
 
 
-def test_a_stop_ends_an_idle_evaluator():
+def test_a_stop_ends_an_idle_evaluator(interrupted):
     with replay_service() as service:
         stop = StopSignal()
         thread = threading.Thread(target=evaluator, args=(service, stop))
@@ -136,3 +145,4 @@ def test_a_stop_ends_an_idle_evaluator():
         stop.set()
         thread.join()
         assert service.evaluations() == []
+    assert interrupted.is_set()

@@ -234,6 +234,7 @@ def test_a_restarted_actor_plays_other_episodes(monkeypatch):
             service.until(lambda status, already=already: status.counters.episodes > already + 10)
             stop.set()
             thread.join()
+    assert [environment.interrupted for environment in opened] == [False, True, True]
     other_run, first, second = (environment.seeds_begun for environment in opened)
     assert first[:10] == other_run[:10]  # the run's seed decides
     assert not set(first) & set(second)

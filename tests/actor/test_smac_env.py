@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import psutil
 import pytest
 from smac.env import StarCraft2Env
 from smac.env.starcraft2.maps import smac_maps
+from tenacity import wait_fixed
 
 from actor.environment import EnvironmentStats
 from actor.policy import random_actions
@@ -234,6 +237,49 @@ def test_a_slow_start_is_waited_for_and_a_too_slow_one_is_replaced(open_smac, ga
         environment.reset(ALL, seeds(1))
     assert environment.stats() == EnvironmentStats(launched=2, failed=2, recycled=0)
     assert clients() == [] and left_behind(game) == []
+
+
+def stopped(environment, act, *, when):
+    """Interrupts `act`, in another thread, as soon as `when`; how long it then took, and what it returned."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(act()))
+    thread.start()
+    while not when():
+        assert thread.is_alive()
+    began = time.monotonic()
+    environment.interrupt()
+    thread.join()
+    return time.monotonic() - began, results[0]
+
+
+def test_a_stop_ends_a_launch(open_smac, game, monkeypatch):
+    monkeypatch.setenv("SC2_STANDIN_BOOT", "100")
+    environment = open_smac()
+    took_s, frame = stopped(environment, lambda: environment.reset(ALL, seeds(1)), when=clients)
+    assert took_s < 5
+    assert clients() == [] and left_behind(game) == []
+    result = environment.step(random_actions(frame.avail_actions_KNA, np.random.default_rng(1)))
+    assert result.void_K[0] and not result.done_K[0]
+
+
+def test_a_stop_ends_the_pause_between_two_launches(open_smac, monkeypatch):
+    monkeypatch.setenv("SC2_STANDIN_BOOT", "100")
+    monkeypatch.setattr("actor.smac_env.wait_random_exponential", lambda **_: wait_fixed(100))
+    environment = open_smac(launch_timeout_s=0.1)
+    in_pause = lambda: environment.stats().failed == 1  # noqa: E731
+    took_s, _ = stopped(environment, lambda: environment.reset(ALL, seeds(1)), when=in_pause)
+    assert took_s < 5
+
+
+def test_a_stop_ends_the_wait_for_an_answer(open_smac, game, monkeypatch, tmp_path):
+    said = tmp_path / "requests"
+    monkeypatch.setenv("SC2_STANDIN_FAULT", "hang@3:600")
+    monkeypatch.setenv("SC2_STANDIN_LOG", str(said))
+    environment = open_smac(answer_timeout_s=100.0)
+    hangs = lambda: said.exists() and said.read_text().count("step ") == 3  # noqa: E731
+    took_s, results = stopped(environment, lambda: play_episode(environment, focus_fire), when=hangs)
+    assert took_s < 5
+    assert results[-1].void_K[0]
 
 
 def test_a_game_that_does_not_start_is_told_with_its_own_words(open_smac, game, game_folder, monkeypatch):

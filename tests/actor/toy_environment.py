@@ -50,7 +50,7 @@ class ToyEnvironment:
         self.seeds_K = np.zeros(copies, np.uint64)
         self.void_every = void_every
         self.seeds_begun = []
-        self.closed = False
+        self.closed = self.interrupted = False
         self._rngs = [np.random.default_rng(0)] * copies
         self._time = np.zeros(copies, int)
         self._fails = np.zeros(copies, bool)
@@ -89,6 +89,9 @@ class ToyEnvironment:
 
     def stats(self):
         return EnvironmentStats()
+
+    def interrupt(self):
+        self.interrupted = True
 
     def close(self):
         self.closed = True
