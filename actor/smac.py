@@ -64,6 +64,8 @@ class SmacOptions(Settings):
     """A client that takes longer over one step is replaced, and its episode dropped."""
     launch_attempts: PositiveInt = 5
     """Launches in a row that may fail before the process gives up."""
+    client_attempts: PositiveInt = 10
+    """Clients in a row that may fail in play, none with an episode finished, before the process gives up."""
     recycle_episodes: PositiveInt = 500
     """A client is replaced after so many episodes, because its memory grows."""
     replay_dir: str | None = None

@@ -53,12 +53,15 @@ class SmacEnvironment:
         self._frame = _empty_frame(self.spec)
         self._field: Battlefield | None = None
         self._playing = False
+        self._failed_in_a_row = 0
+        """In play, since the last episode that was finished."""
         self._counts: Counter[str] = Counter()
 
     def reset(self, mask_K: BoolArray, seeds_K: SeedArray) -> Frame:
         """Begins an episode; in a new client if the last one failed, is old or has not finished its episode.
 
-        The game takes a seed when it is launched only. FatalError: it cannot be launched.
+        The game takes a seed when it is launched only. FatalError: it cannot be launched, or client after
+        client fails without having finished an episode.
         """
         if not mask_K[0]:
             return self._frame
@@ -80,7 +83,10 @@ class SmacEnvironment:
         return self._frame
 
     def step(self, actions_KN: IntArray) -> StepResult:
-        """Plays one step; if the client fails the episode is void and the client is gone."""
+        """Plays one step; if the client fails the episode is void and the client is gone.
+
+        FatalError: so many have failed in a row that another one would as well.
+        """
         field = self._field
         if field is None:
             if self._stopping.is_set():
@@ -95,6 +101,8 @@ class SmacEnvironment:
         if replay is not None:
             self._save(replay)
         self._playing = not over
+        if over:
+            self._failed_in_a_row = 0
         self._frame = _frame_of(field)
         return self._result(
             reward=reward,
@@ -169,8 +177,15 @@ class SmacEnvironment:
 
     def _give_up_client(self, error: Exception) -> None:
         self._counts["failed"] += 1
-        log.warning("a StarCraft II client failed and is replaced: %s", reason_of(error))
+        self._failed_in_a_row += 1
         self._end_client()
+        if self._failed_in_a_row >= self._options.client_attempts:
+            raise FatalError(
+                f"{self._failed_in_a_row} clients of StarCraft II in a row failed in play, with no episode "
+                f"finished ({reason_of(error)}); see whether it runs by itself, and whether a step needs "
+                f"more time than env.options.answer_timeout_s={self._options.answer_timeout_s:g}."
+            ) from error
+        log.warning("a StarCraft II client failed and is replaced: %s", reason_of(error))
 
     def _end_client(self) -> None:
         field, self._field, self._playing = self._field, None, False

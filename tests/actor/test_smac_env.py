@@ -199,6 +199,25 @@ def test_a_failure_voids_its_episode_and_play_goes_on(open_smac, game, monkeypat
     assert environment.stats() == EnvironmentStats(launched=2, failed=1, recycled=0)
 
 
+def test_clients_that_always_fail_in_play_end_the_process(open_smac, game, monkeypatch):
+    monkeypatch.setenv("SC2_STANDIN_FAULT", "error@3")
+    environment = open_smac(client_attempts=3)
+    for _ in range(2):
+        assert play_episode(environment, focus_fire)[-1].void_K[0]
+    with pytest.raises(FatalError, match=r"3 clients .*\(.*injected error.*answer_timeout_s=5\."):
+        play_episode(environment, focus_fire)
+    assert environment.stats() == EnvironmentStats(launched=3, failed=3, recycled=0)
+    assert clients() == [] and left_behind(game) == []
+
+
+def test_an_episode_that_is_finished_makes_up_for_clients_that_failed(open_smac, monkeypatch):
+    environment = open_smac(client_attempts=2)
+    for fault in ("error@3", "", "error@3", ""):
+        monkeypatch.setenv("SC2_STANDIN_FAULT", fault)
+        assert play_episode(environment, focus_fire)[-1].void_K[0] == bool(fault)
+        environment.close()
+
+
 def test_a_failure_between_two_episodes_costs_none(open_smac, monkeypatch):
     environment = open_smac()
     results = play_episode(environment, focus_fire)
