@@ -19,6 +19,7 @@ Environment of the server process:
                      hang@N:S    sleep S seconds before answering
                      drop@N      close the websocket, process stays alive
                      error@N     answer with Response.error set
+                     slow@N:S    from now on sleep S seconds before every answer
   SC2_STANDIN_RANDOM_FAULTS
                      chance of each `step` request to meet one of these faults
   SC2_STANDIN_LATE_UNITS
@@ -349,6 +350,7 @@ class Server:
         self.status = sc.launched
         self.battle, self.map_name, self.seed = None, None, 0
         self.steps, self.faults = 0, dict(faults)
+        self.slow_s = 0.0
         self.log = Path(log).open("a", buffering=1) if log else None  # noqa: SIM115
         self.late_units = int(os.environ.get("SC2_STANDIN_LATE_UNITS", "0"))
         self.random_faults = float(os.environ.get("SC2_STANDIN_RANDOM_FAULTS", "0"))
@@ -376,12 +378,14 @@ class Server:
             nap = self.fault("hang")
             if nap is not None:
                 time.sleep(float(nap or 3600))
+            self.slow_s = float(self.fault("slow") or self.slow_s)
             if self.fault("drop") is not None:
                 return b""
             if self.fault("error") is not None:
                 res.error.append("stand-in: injected error")
                 res.status = self.status
                 return res.SerializeToString()
+        time.sleep(self.slow_s)
         method = getattr(self, "on_" + str(name), None)
         if method is None:
             res.error.append(f"stand-in: {name} is not supported")

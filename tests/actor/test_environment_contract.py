@@ -43,7 +43,7 @@ def test_sizes_and_types_are_those_of_the_spec(environment, rng):
         assert (flags.shape, flags.dtype) == ((4,), np.bool_)
 
 
-def test_episodes_end_within_the_limit_and_a_cut_one_is_not_terminated(environment, rng):
+def test_episodes_end_within_the_limit_and_are_terminated_once_at_most(environment, rng):
     spec = environment.spec
     results = play(environment, SEEDS, rng, steps=spec.episode_limit)
     for copy in range(4):
@@ -52,6 +52,16 @@ def test_episodes_end_within_the_limit_and_a_cut_one_is_not_terminated(environme
         assert last.terminated_K[copy] or end + 1 == spec.episode_limit
         assert last.terminated_K[copy] or not last.won_K[copy]
         assert not any(result.terminated_K[copy] for result in results[:end])
+
+
+def test_an_episode_that_lasts_to_the_limit_is_not_terminated(environment):
+    """Of agents that only do what they always can; where nothing else ends their episode before."""
+    spec = environment.spec
+    environment.reset(ALL, SEEDS)
+    fallback = np.full((4, spec.n_agents), spec.fallback_action)
+    results = [environment.step(fallback) for _ in range(spec.episode_limit)]
+    cut = [copy for copy in range(4) if first_end(results, copy) + 1 == spec.episode_limit]
+    assert not results[-1].terminated_K[cut].any()
 
 
 def test_equal_seeds_and_actions_give_equal_episodes_in_any_copy(environment):

@@ -199,6 +199,13 @@ def test_a_failure_voids_its_episode_and_play_goes_on(open_smac, game, monkeypat
     assert environment.stats() == EnvironmentStats(launched=2, failed=1, recycled=0)
 
 
+def test_answers_that_each_come_in_time_still_have_to_make_up_a_step_in_time(open_smac, monkeypatch):
+    """The deadline is for all that one step asks: the step itself and the observation after it."""
+    monkeypatch.setenv("SC2_STANDIN_FAULT", "slow@3:1.8")
+    results = play_episode(open_smac(answer_timeout_s=3.0), focus_fire)
+    assert results[-1].void_K[0] and len(results) == 3
+
+
 def test_clients_that_always_fail_in_play_end_the_process(open_smac, game, monkeypatch):
     monkeypatch.setenv("SC2_STANDIN_FAULT", "error@3")
     environment = open_smac(client_attempts=3)

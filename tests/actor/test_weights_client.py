@@ -1,11 +1,15 @@
 """The newest weights come beside play; nothing that fails for a while stops them."""
 
 import contextlib
+import threading
+import time
 
 import pytest
+from tenacity import wait_fixed
 
+from actor import weights_client
 from actor.weights_client import WeightsClient
-from common import rpc
+from common import background, rpc
 from common.errors import FatalError
 from common.lifecycle import StopSignal
 from common.settings import RpcSettings
@@ -72,19 +76,55 @@ def test_broken_connections_are_survived(service):
             proxy.sever()
 
 
-def test_one_fetch_waits_for_a_minimum_version(service):
+class Fetch(threading.Thread):
+    """One fetch beside the test, that takes what it is given; `came` is what it returned."""
+
+    def __init__(self, client, **options):
+        super().__init__()
+        self._fetch = lambda: client.fetch(**options)
+        self.start()
+
+    def run(self):
+        self.came = self._fetch()
+
+
+def test_one_fetch_waits_for_a_minimum_version(service, monkeypatch):
+    monkeypatch.setattr(weights_client, "WAIT_MS", 30_000)
     with fetching(service.settings, started=False) as client:
+        service.publish(weights(2))
+        fetch = Fetch(client, min_version=3)
+        fetch.join(0.3)
+        assert fetch.is_alive()
         service.publish(weights(3))
-        assert client.fetch(min_version=3)
-        assert client.newest.version == 3
+        fetch.join()
+        assert fetch.came and client.newest.version == 3
         assert client.fetch(min_version=3) is False  # nothing newer, and no wait for it
 
 
-def test_a_stop_ends_a_fetch_that_cannot_succeed():
+def test_a_stop_ends_a_fetch_that_tries_again_and_again(monkeypatch, caplog):
+    monkeypatch.setattr(background, "wait_random_exponential", lambda **_: wait_fixed(3600))
     stop = StopSignal()
     with fetching(RpcSettings(address=unused_address()), stop=stop, started=False) as client:
+        fetch = Fetch(client, min_version=1)
+        while "trying again" not in caplog.text:
+            pass
         stop.set()
-        assert client.fetch(min_version=1) is False
+        fetch.join()
+        assert fetch.came is False
+
+
+def test_a_stop_ends_a_fetch_that_waits_for_an_answer(service, monkeypatch):
+    monkeypatch.setattr(weights_client, "WAIT_MS", 30_000)
+    stop = StopSignal()
+    with fetching(service.settings, stop=stop, started=False) as client:
+        began = time.monotonic()
+        fetch = Fetch(client)
+        fetch.join(0.3)
+        assert fetch.is_alive()
+        stop.set()
+        fetch.join()
+        assert fetch.came is False
+        assert time.monotonic() - began < 20
 
 
 def test_a_service_that_refuses_is_told(service):
