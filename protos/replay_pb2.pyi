@@ -136,7 +136,7 @@ class EnvSpec(google.protobuf.message.Message):
     episode_limit: builtins.int
     """longest episode in steps"""
     fallback_action: builtins.int
-    """stop or no-op: the one that imagination never forbids"""
+    """stop or no-op: what imagination takes where it predicts nothing else"""
     def __init__(
         self,
         *,
