@@ -193,12 +193,26 @@ def slowly_checked(data, spec, length, claimed, *, half):
 
 ADDING = """
 from common.kernels.compiled import compiled
+from common.kernels.more import more
 
 @compiled("int64(int64, int64)")
 def add(first, second):
-    return first + second
+    return more(first) + second
+"""
+MORE = """
+from common.kernels.compiled import part
+
+@part
+def more(number):
+    return number + 0
 """
 USE = "from common.kernels.adding import add; print(add(40, 2), sum(add.stats.cache_hits.values()))"
+DIE_WHILE_WRITING = """
+import os
+from numba.core.caching import IndexDataCacheFile
+IndexDataCacheFile._save_data = lambda *_: os._exit(9)
+import common.kernels.adding
+"""
 
 
 @pytest.fixture
@@ -210,23 +224,68 @@ def tree(tmp_path):
         (folder / "__init__.py").touch()
     shutil.copy(Path(checking.__file__).with_name("compiled.py"), package)
     (package / "adding.py").write_text(ADDING)
+    (package / "more.py").write_text(MORE)
     return tmp_path
 
 
-def run(tree):
+def run(tree, code=USE, *, ends_with=0, **variables):
     """The sum, and how often what was compiled before was taken."""
-    environment = {"HOME": str(tree / "home")}
-    command = [sys.executable, "-W", "error", "-c", USE]
-    done = subprocess.run(command, env=environment, cwd=tree, stdout=subprocess.PIPE, text=True, check=True)
+    environment = {"HOME": str(tree / "home"), **variables}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env=environment, cwd=tree, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == ends_with
     return [int(word) for word in done.stdout.split()]
 
 
-def test_what_was_compiled_is_taken_until_a_source_of_the_folder_changes(tree):
+def change(tree):
+    """The sum becomes one more."""
+    (tree / "common" / "kernels" / "more.py").write_text(MORE.replace("+ 0", "+ 1"))
+
+
+def beside_source(tree):
+    return tree / "common" / "kernels" / "__pycache__"
+
+
+def keeps_beside_source(tree):
+    return {}, beside_source(tree)
+
+
+def keeps_with_the_user(tree):
+    beside_source(tree).write_text("no folder")
+    return {}, tree / "home"
+
+
+def keeps_where_told(tree):
+    return {"NUMBA_CACHE_DIR": str(tree / "told")}, tree / "told"
+
+
+@pytest.mark.parametrize("place", [keeps_beside_source, keeps_with_the_user, keeps_where_told])
+def test_what_was_compiled_is_taken_until_a_source_of_the_folder_changes(tree, place):
+    variables, folder = place(tree)
+    assert run(tree, **variables) == [42, 0]
+    assert run(tree, **variables) == [42, 1]
+    assert len(list(folder.rglob("*.nbi"))) == 1
+    change(tree)
+    assert run(tree, **variables) == [43, 0]
+    assert run(tree, **variables) == [43, 1]
+
+
+@pytest.mark.parametrize("kind", ["*.nbi", "*.nbc"])
+def test_half_a_file_is_compiled_anew(tree, kind):
     assert run(tree) == [42, 0]
-    assert run(tree) == [42, 1]
-    (tree / "common" / "kernels" / "other.py").write_text("NEW = 1\n")
+    (file,) = beside_source(tree).glob(kind)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert run(tree) == [42, 0]
+    assert run(tree) == [42, 0]  # what was damaged is gone, and now kept
     assert run(tree) == [42, 1]
+
+
+def test_who_dies_while_writing_leaves_no_old_code_for_the_new_source(tree):
+    assert run(tree) == [42, 0]
+    change(tree)
+    run(tree, DIE_WHILE_WRITING, ends_with=9)
+    assert run(tree) == [43, 0]
+    assert run(tree) == [43, 1]
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_every_time(tree):
