@@ -98,7 +98,7 @@ protos-check: $(PROTO_VENV)/.installed  ## Fails if the generated code is not wh
 install: $(VENV)/.installed  ## Makes .venv with everything that a local cluster and the tests need.
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
-	@echo 'Installing the packages of pyproject.toml into $(VENV) (a few minutes the first time)...'
+	@echo 'Installing the packages of pyproject.toml into $(VENV) (a few minutes the first time; gigabytes where pip finds the CUDA build of torch)...'
 	@$(VENV_PYTHON) $(PIP_INSTALL) --editable '.[local,dev]'
 	@$(VENV_PYTHON) -c 'import common.payload, learner.algorithms.vdfd'  # compiles their loops: no process has to wait
 	@touch $@
@@ -115,7 +115,7 @@ $(VENV)/bin/pip $(PROTO_VENV)/bin/pip:
 
 .PHONY: sc2-python
 sc2-python: install $(PROTO_VENV)/.installed  ## Installs smac and pysc2; SMAC_SOURCE=/a/checkout instead of GitHub.
-	@SMAC_SOURCE='$(SMAC_SOURCE)' deploy/sc2/install_python.sh $(VENV_PYTHON) $(PROTO_VENV)/bin/python
+	@SMAC_SOURCE='$(SMAC_SOURCE)' deploy/sc2/install_python.sh '$(CURDIR)/$(VENV_PYTHON)' '$(CURDIR)/$(PROTO_VENV)/bin/python'
 
 .PHONY: sc2
 sc2:  ## Installs StarCraft II and SMAC's maps into $SC2PATH; SC2_PASSWORD=... accepts Blizzard's licence.

@@ -22,6 +22,8 @@ def _options(settings: RpcSettings) -> list[tuple[str, int]]:
         # gRPC's default of 4 MiB rejects one episode of a large map.
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        # A proxy is for the way out; with its variable set even 127.0.0.1 would be asked of it.
+        ("grpc.enable_http_proxy", 0),
         # A peer whose machine vanished is noticed in 20 s + 10 s, not after TCP's minutes.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),

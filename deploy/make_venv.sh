@@ -21,9 +21,10 @@ install_venv_module() {
   [ "$(id -u)" = 0 ] || sudo=(sudo -n)
   if command -v apt-get >/dev/null && "${sudo[@]}" true 2>/dev/null; then
     echo "Installing python$version-venv by apt-get..."
-    "${sudo[@]}" apt-get update -qq >/dev/null || true # an old list is often good enough
+    # Another installation may hold the lock: the system's own, or a second environment of `make -j`.
+    "${sudo[@]}" apt-get -o DPkg::Lock::Timeout=300 update -qq >/dev/null || true # an old list is often good enough
     if "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
-      apt-get install -y -qq "python$version-venv" >/dev/null; then
+      apt-get -o DPkg::Lock::Timeout=300 install -y -qq "python$version-venv" >/dev/null; then
       return
     fi
   fi

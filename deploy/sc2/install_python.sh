@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the SMAC path needs in Python: install_python.sh PYTHON PYTHON_WITH_GRPC_TOOLS
+# Installs what the SMAC path needs in Python: install_python.sh PYTHON PYTHON_WITH_GRPC_TOOLS (absolute paths)
 #
 # SMAC_SOURCE may be a checkout of github.com/oxwhirl/smac or the address of an archive of it; else the pinned commit
 # is downloaded. smac is not on PyPI: `pip install smac` gives another project, which this replaces. smac and pysc2

@@ -132,7 +132,7 @@ def main() -> None:
     a = parser.parse_args()
     results = {}
     for map_name, algorithm in itertools.product(a.maps, a.algorithms):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as folder:  # /tmp may be memory
             try:
                 looks, cores = measure(a, map_name, algorithm, Path(folder) / "run")
             except (TimeoutError, OSError) as error:

@@ -123,7 +123,8 @@ def run(a: argparse.Namespace) -> list[dict]:
         f"{a.map}: {length:.0f} steps and {size / 1e3:.0f} KB per episode, one per {a.period:g} s and actor"
     )
     rows, actors = [], list[SimulatedActor]()
-    with tempfile.TemporaryDirectory() as folder, cluster(a, Path(folder)) as (settings, *ports):
+    here = tempfile.TemporaryDirectory(dir=".", prefix=".bench-")  # /tmp may be memory
+    with here as folder, cluster(a, Path(folder)) as (settings, *ports):
         with rpc.channel(settings) as channel:
             join_run(channel, spec, settings, stop=StopSignal())
         try:

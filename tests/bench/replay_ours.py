@@ -82,7 +82,7 @@ def make_episode(shape_name: str, seed: int, session: str) -> Episode:
 def started_service(shape_name: str, fsync: str, data_dir: str, window: int) -> tuple[BaseProcess, str]:
     """The service as a process, which ends with this one, and its address."""
     addresses = SPAWN.Queue()
-    service = SPAWN.Process(target=run_service, args=(window, fsync, data_dir, addresses))
+    service = SPAWN.Process(target=run_service, args=(window, fsync, data_dir, addresses), daemon=True)
     service.start()
     return service, addresses.get(timeout=TIMEOUT_S)
 
@@ -172,29 +172,35 @@ def fill(address: str, shape_name: str) -> None:
 
 
 def main(shape_name: str, fsync: str) -> None:
-    with tempfile.TemporaryDirectory() as data_dir:
+    with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as data_dir:  # /tmp may be memory
         service, address = started_service(shape_name, fsync, data_dir, SHAPES[shape_name].window)
-        register(address, shape_name)
-        fill(address, shape_name)
-        writers = [Worker(Writing, address, shape_name, n + 1) for n in range(MAX_WRITERS)]
-        sampler = Worker(Sampling, address, shape_name)
+        try:
+            register(address, shape_name)
+            fill(address, shape_name)
+            answer(address, shape_name, service)
+        finally:
+            service.terminate()
+            service.join(20)
+
+
+def answer(address: str, shape_name: str, service: BaseProcess) -> None:
+    writers = [Worker(Writing, address, shape_name, n + 1) for n in range(MAX_WRITERS)]
+    sampler = Worker(Sampling, address, shape_name)
+
+    def choose(request: dict[str, Any]) -> dict[str, tuple[list[Worker], int]]:
+        samplers = [] if request["kind"] == "insert" else [sampler]
+        return {"writers": (writers[: request["writers"]], 0), "samplers": (samplers, 0)}
+
+    try:
         for worker in (*writers, sampler):
             worker.start()
         for worker in (*writers, sampler):
             worker.await_ready()
-
-        def choose(request: dict[str, Any]) -> dict[str, tuple[list[Worker], int]]:
-            samplers = [] if request["kind"] == "insert" else [sampler]
-            return {"writers": (writers[: request["writers"]], 0), "samplers": (samplers, 0)}
-
-        try:
-            redis = psutil.Process(service.pid).children(recursive=True)
-            answer_requests(choose, {"service": [service.pid], "redis": [child.pid for child in redis]})
-        finally:
-            for worker in (*writers, sampler):
-                worker.end()
-            service.terminate()
-            service.join(20)
+        redis = psutil.Process(service.pid).children(recursive=True)
+        answer_requests(choose, {"service": [service.pid], "redis": [child.pid for child in redis]})
+    finally:
+        for worker in (*writers, sampler):
+            worker.end()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
 
 An item is a whole episode. Modes of writing, each with its table: "steps" appends every time step and makes
 an item over all of them, which is how Reverb is meant to be used; "whole" appends the episode as one step,
-the cheapest way. Both wait for the acknowledgement (flush). Modes of sampling: Client.sample and
-TrajectoryDataset; both end with NumPy arrays per episode and field.
+the cheapest way. Both wait for acknowledgements, with up to IN_FLIGHT items unconfirmed (flush). Modes of
+sampling: Client.sample, and TrajectoryDataset with one worker or as many as it chooses, batches fetched
+ahead; all end with NumPy arrays per episode and field.
 """
 
 import sys
@@ -28,7 +29,10 @@ from tests.bench.replay_workers import (
 )
 
 TABLES = ("steps", "whole")
-SAMPLERS = ("client", "dataset")
+SAMPLERS = {"client": 0, "dataset": 1, "workers": -1}
+"""Workers of the TrajectoryDataset; -1: its own choice."""
+IN_FLIGHT = 8
+"""They count as done, so Reverb is flattered by as many items per measurement."""
 
 
 def episode(shape_name: str, seed: int) -> Arrays:
@@ -87,7 +91,7 @@ class Writing:
         writer = self._writers[mode]
         columns = {name: column[-rows:] for name, column in writer.history.items()}
         writer.create_item(TABLES[mode], 1.0, columns)
-        writer.flush()
+        writer.flush(block_until_num_items=IN_FLIGHT)
 
 
 class Sampling:
@@ -96,25 +100,31 @@ class Sampling:
     def __init__(self, port: int, shape_name: str) -> None:
         self._client = reverb.Client(f"127.0.0.1:{port}")
         address, example = f"127.0.0.1:{port}", episode(shape_name, 0)
-        self._datasets = [_dataset(address, table, example) for table in TABLES]
+        self._datasets = {
+            (name, table): _dataset(address, table, example, workers)
+            for name, workers in SAMPLERS.items()
+            for table in TABLES
+            if workers
+        }
         self._done = 0
         for mode in range(len(SAMPLERS) * len(TABLES)):
             self.step(mode)
 
     def step(self, mode: int) -> None:
-        sampler, table = divmod(mode, len(TABLES))
-        if SAMPLERS[sampler] == "client":
-            batch: Any = list(self._client.sample(TABLES[table], num_samples=BATCH, emit_timesteps=False))
-            assert len(batch) == BATCH
+        number, table_number = divmod(mode, len(TABLES))
+        sampler, table = list(SAMPLERS)[number], TABLES[table_number]
+        if SAMPLERS[sampler]:
+            next(self._datasets[sampler, table])
         else:
-            next(self._datasets[table])
+            batch: Any = list(self._client.sample(table, num_samples=BATCH, emit_timesteps=False))
+            assert len(batch) == BATCH
         self._done += 1
 
     def done(self) -> int:
         return self._done
 
 
-def _dataset(address: str, table: str, example: Arrays) -> Any:
+def _dataset(address: str, table: str, example: Arrays, workers: int) -> Any:
     lead = () if table == "steps" else (1,)
     return iter(
         reverb.TrajectoryDataset(
@@ -123,9 +133,10 @@ def _dataset(address: str, table: str, example: Arrays) -> Any:
             dtypes={name: tf.as_dtype(array.dtype) for name, array in example.items()},
             shapes={name: tf.TensorShape((*lead, *array.shape)) for name, array in example.items()},
             max_in_flight_samples_per_worker=2 * BATCH,
-            num_workers_per_iterator=1,
+            num_workers_per_iterator=workers,
         )
         .batch(BATCH)
+        .prefetch(2)
         .as_numpy_iterator()
     )
 
@@ -149,7 +160,7 @@ def main(shape_name: str) -> None:
     def choose(request: dict[str, Any]) -> dict[str, tuple[list[Worker], int]]:
         *sampling, table_name = request["mode"].split("-")
         table = TABLES.index(table_name)
-        mode = len(TABLES) * SAMPLERS.index(sampling[0]) + table if sampling else table
+        mode = len(TABLES) * list(SAMPLERS).index(sampling[0]) + table if sampling else table
         return {
             "writers": (writers[: request["writers"]], table),
             "samplers": ([sampler] if sampling else [], mode),

@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--period", type=float, default=10.0)
     parser.add_argument("--shape", choices=list(SHAPES), default="3m")
     a = parser.parse_args()
-    with tempfile.TemporaryDirectory() as data_dir:
+    with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as data_dir:  # /tmp may be memory
         service, address = started_service(a.shape, "everysec", data_dir, WINDOW_EPISODES)
         try:
             register(address, a.shape)

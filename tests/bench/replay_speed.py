@@ -4,9 +4,10 @@
 
 Both run as programs (replay_ours.py, replay_reverb.py) that idle while the other is measured. Inserts count
 when acknowledged, batches when 32 decoded episodes are in the sampler's hands as arrays per field. First
-every mode of both is tried once; then our best mode and Reverb's best two are measured in turns, and the
-better of the two is what ours is compared with. What others used of the processor meanwhile is printed.
-A last pass has Redis sync after every command (`always`). The last line is one JSON object of ratios.
+every mode of both is tried once; then our best mode and Reverb's best two are measured in turns (every
+second time in reverse), and the better of the two is what ours is compared with. What others used of the
+processor meanwhile is printed. A last pass has Redis sync after every command (`always`). The last line is
+one JSON object of ratios.
 """
 
 import argparse
@@ -22,7 +23,7 @@ Result = dict[str, Any]
 
 WRITERS = (1, 2, 4)
 KINDS = ("insert", "sample", "both")
-REVERB_SAMPLERS = ("client", "dataset")
+REVERB_SAMPLERS = ("client", "dataset", "workers")
 REVERB_TABLES = ("steps", "whole")
 
 
@@ -108,12 +109,11 @@ def in_turns(
 ) -> list[tuple[Result, Result]]:
     """Pairs of ours and the best of Reverb's modes, by the median of what they are worth."""
     own_rows, other_rows = list[Result](), [list[Result]() for _ in others]
-    for _ in range(a.rounds):
-        own_rows.append(ours.measure(own, a.seconds))
-        print_row(ours.name, own, own_rows[-1])
-        for request, rows in zip(others, other_rows, strict=True):
-            rows.append(reverb.measure(request, a.seconds))
-            print_row(reverb.name, request, rows[-1])
+    turns = [(ours, own, own_rows), *((reverb, *other) for other in zip(others, other_rows, strict=True))]
+    for number in range(a.rounds):
+        for system, request, rows in reversed(turns) if number % 2 else turns:
+            rows.append(system.measure(request, a.seconds))
+            print_row(system.name, request, rows[-1])
     best = max(other_rows, key=lambda rows: statistics.median(map(worth, rows)))
     return list(zip(own_rows, best, strict=True))
 

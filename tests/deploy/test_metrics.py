@@ -42,12 +42,13 @@ METRICS = {
     value.name: value for module in MODULES for value in vars(module).values() if isinstance(value, Metric)
 }
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "operations.md"
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 ANY_PORT = MetricsSettings(serve=True, port=0)
 
 
 def scrape(port):
     """Samples by name, and by name and labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with _DIRECTLY.open(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
