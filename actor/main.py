@@ -23,13 +23,11 @@ from common.exploration import epsilon_at
 from common.lifecycle import StopSignal
 from common.metrics import serving_metrics
 from common.settings import NO_METRICS, AgentSettings, MetricsSettings, RpcSettings
-from common.types import Counters
+from common.types import MAX_NAME_CHARACTERS, Counters
 
 log = logging.getLogger(__name__)
 
 STOP_CHECK_S = 0.5
-MAX_NAME_CHARACTERS = 64
-"""The service refuses the episodes of an actor whose name is longer."""
 
 
 def run_actor(

@@ -12,6 +12,9 @@ FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 ActionArray = npt.NDArray[np.uint8]
 
+MAX_NAME_CHARACTERS = 64
+"""Of an actor, an environment, a map: the service refuses longer ones."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvSpec:

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from common import codec, payload
 from common.payload import CodecError, largest_block
-from common.types import EncodedEpisode, EnvSpec, Evaluation, Weights
+from common.types import MAX_NAME_CHARACTERS, EncodedEpisode, EnvSpec, Evaluation, Weights
 from common.wire import TooManyEpisodesError, read_episode, take_episodes
 from protos import replay_pb2 as pb
 from replay.errors import InvalidRequestError
@@ -18,7 +18,6 @@ from replay.storage import NewEpisode
 from replay.wire import META_BYTES
 
 SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-MAX_NAME_CHARACTERS = 64
 MAX_GROUP_EPISODES = 1024
 MAX_PRIORITIES = 8192
 PRIORITY_RANGE = (1e-6, 1e6)
