@@ -28,6 +28,7 @@ async def read_ahead(
         except Exception as error:
             ended = asyncio.get_running_loop().create_future()
             ended.set_exception(error)
+            ended.exception()  # asyncio logs one that nobody has looked at; maybe nobody will come to it
         await started.put(ended)
 
     reader = asyncio.ensure_future(read())

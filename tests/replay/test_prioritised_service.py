@@ -1,6 +1,7 @@
 """Samplers and priorities over real channels."""
 
 import asyncio
+import contextlib
 import math
 
 import grpc
@@ -218,7 +219,8 @@ async def _send_garbage(rounds):
             assert [table.inserts for table in after.tables] == [table.inserts for table in before.tables]
             stream = client.sampling()
             await stream.call.write(opening)
-            await stream.call.write(following)
+            with contextlib.suppress(grpc.aio.AioRpcError):  # it may have been refused by now
+                await stream.call.write(following)
             stream.call.cancel()
         stream = client.sampling()
         await stream.open(credits=1)

@@ -1,6 +1,7 @@
 """Working ahead of a stream keeps its order, its errors and its bounds."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -73,3 +74,16 @@ async def test_an_endless_stream_ends_when_the_service_drains():
     changes.drain()
     with pytest.raises(DrainingError):
         await anext(results)
+
+
+async def test_an_error_that_nobody_comes_to_is_no_entry_in_the_log(caplog):
+    async def work(number):
+        return number
+
+    results = read_ahead(numbers([], 2, OSError("the stream")), work, 1, Changes())
+    assert await anext(results) == 0
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await results.aclose()
+    gc.collect()
+    assert not caplog.records
