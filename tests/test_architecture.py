@@ -29,7 +29,7 @@ ONLY_IN = {
     "pysc2": {"actor/sc2_client.py"},
     "s2clientprotocol": {"actor/sc2_client.py"},
     "websocket": {"actor/sc2_client.py"},
-    "typer": {"deploy/cli.py", "deploy/cli_options.py", "deploy/cli_replay.py"},
+    "typer": {"deploy/cli.py", "deploy/cli_options.py", "deploy/cli_parts.py", "deploy/cli_replay.py"},
     "PIL": {"deploy/battle_film.py"},
     "pyarrow": {"deploy/dataset/table.py"},
     "matplotlib": {
