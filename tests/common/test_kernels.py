@@ -238,8 +238,8 @@ def run(tree, code=USE, *, ends_with=0, **variables):
 
 
 def change(tree):
-    """The sum becomes one more."""
-    (tree / "common" / "kernels" / "more.py").write_text(MORE.replace("+ 0", "+ 1"))
+    """The sum becomes one more. Another size, because Python takes its own .pyc by that and by the second."""
+    (tree / "common" / "kernels" / "more.py").write_text(MORE.replace("+ 0", "+ 1 + 0"))
 
 
 def beside_source(tree):
