@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from common.errors import FatalError
 from deploy.cli_options import MANUAL_RUN_DIR, RunDirOption, client_config, prepare, takes_configuration
 from deploy.config import Sources, save_config
 from deploy.run_dir import RunDir, make_directory
@@ -102,6 +103,10 @@ def evaluator(
 def _keep_config(config: Config, run_dir: Path) -> None:
     """Of a part that was started by hand: plots and evaluations read it. The launcher's is there already."""
     files = RunDir(run_dir)
-    if not files.config.exists():
-        make_directory(run_dir, "--run-dir")
+    if files.config.exists():
+        return
+    make_directory(run_dir, "--run-dir")
+    try:
         save_config(config, files.config)
+    except OSError as error:
+        raise FatalError(f"{run_dir} cannot be written to: {error}.") from error

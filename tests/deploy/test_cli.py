@@ -193,6 +193,13 @@ def test_a_learner_alone_keeps_its_configuration_for_plots_and_evaluations(vdfd,
     assert "goes on where its replay service is" in error
 
 
+def test_a_learner_that_cannot_keep_its_configuration_says_so(vdfd, tmp_path):
+    (tmp_path / "config.yaml.partial").mkdir()  # permissions would not hold the superuser back
+    code, _, error = vdfd("learner", "--address", "127.0.0.1:1", "--run-dir", tmp_path)
+    assert code == EXIT_FAILURE
+    assert f"{tmp_path} cannot be written to" in error
+
+
 def test_redis_that_cannot_be_reached_ends_the_run_before_it_begins(tmp_path):
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
